@@ -1,0 +1,129 @@
+//! Everything that a node can be told, as plain data.
+
+use barrow_wire::PeerId;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// A peer given by a person: `[ID@]HOST:PORT`, resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerTarget {
+    /// Who must answer there, if it matters.
+    pub id: Option<PeerId>,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// Bounds that follow from how much memory the node may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of blocks received, read or hashed at one time (the global pool).
+    pub pool_bytes_max: usize,
+    /// Bytes of blocks read for peers and not yet sent, out of the pool.
+    pub serve_bytes_max: usize,
+    /// Bytes that one stream asks for ahead of its reader.
+    pub window_bytes_max: usize,
+    /// Connections to peers.
+    pub connections_max: usize,
+    /// Connections to the HTTP gate.
+    pub http_connections_max: usize,
+    /// Requests that tiny_http works on at one time.
+    pub http_handlers: usize,
+    /// SQLite page cache of each connection, in KiB.
+    pub index_cache_kib: usize,
+}
+
+impl Limits {
+    /// For a node of 64 MiB.
+    pub const DEFAULT: Self = Self {
+        pool_bytes_max: 32 << 20,
+        serve_bytes_max: 8 << 20,
+        window_bytes_max: 8 << 20,
+        connections_max: 128,
+        http_connections_max: 4_096,
+        http_handlers: 16,
+        index_cache_kib: 2_048,
+    };
+    /// For a node of 24 MiB (`--small`).
+    pub const SMALL: Self = Self {
+        pool_bytes_max: 8 << 20,
+        serve_bytes_max: 2 << 20,
+        window_bytes_max: 2 << 20,
+        connections_max: 32,
+        http_connections_max: 256,
+        http_handlers: 8,
+        index_cache_kib: 512,
+    };
+}
+
+/// How a node runs. [`Config::new`] has the defaults of the command line.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where identity, packs and index are.
+    pub data_dir: PathBuf,
+    /// Where peers reach us; port 0 takes a free one. Empty: nowhere.
+    pub listen: Vec<SocketAddr>,
+    /// Where HTTP is answered; `None` for a node inside another program.
+    pub http: Option<SocketAddr>,
+    /// Peers to stay connected with.
+    pub peers: Vec<PeerTarget>,
+    /// Bytes on disk at most, if bounded.
+    pub quota_bytes: Option<u64>,
+    /// Memory bounds.
+    pub limits: Limits,
+    /// A secret that all nodes of the swarm share.
+    pub swarm_key: Option<[u8; 32]>,
+    /// Peers trusted with slots; where `peers_only_allowed` is set, the only ones at all.
+    pub allow_peers: Vec<PeerId>,
+    /// Names that `Host` may carry beside the bind address and localhost.
+    pub allow_hosts: Vec<String>,
+    /// Origins beside our own that may use the API.
+    pub allow_origins: Vec<String>,
+    /// Bytes a second to all peers together.
+    pub limit_up: Option<u64>,
+    /// Bytes a second from all peers together.
+    pub limit_down: Option<u64>,
+    /// What a MiB costs here.
+    pub price: u64,
+    /// What a MiB may cost elsewhere.
+    pub price_max: u64,
+    /// What one download may cost in all.
+    pub budget: u64,
+    /// What a peer may owe before it must pay.
+    pub credit: u64,
+    /// How long a wanted block may stay without any provider before the request fails (404).
+    pub provider_timeout: Duration,
+    /// How long a wanted block whose providers fail may take before the request fails (504).
+    pub fetch_timeout: Duration,
+    /// A file of CIDs that are not served.
+    pub denylist: Option<PathBuf>,
+}
+
+impl Config {
+    /// A node in `data_dir`, with the defaults of `barrow serve`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        use std::net::{Ipv4Addr, Ipv6Addr};
+        Self {
+            data_dir: data_dir.into(),
+            listen: vec![
+                (Ipv4Addr::UNSPECIFIED, 4780).into(),
+                (Ipv6Addr::UNSPECIFIED, 4780).into(),
+            ],
+            http: Some((Ipv4Addr::LOCALHOST, 4781).into()),
+            peers: Vec::new(),
+            quota_bytes: None,
+            limits: Limits::DEFAULT,
+            swarm_key: None,
+            allow_peers: Vec::new(),
+            allow_hosts: Vec::new(),
+            allow_origins: Vec::new(),
+            limit_up: None,
+            limit_down: None,
+            price: 0,
+            price_max: 0,
+            budget: 0,
+            credit: 64,
+            provider_timeout: Duration::from_secs(3),
+            fetch_timeout: Duration::from_secs(30),
+            denylist: None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Links of a block, by its codec.

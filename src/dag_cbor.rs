@@ -1,0 +1,1 @@
+//! DAG-CBOR, read and written strictly.

@@ -1,0 +1,1 @@
+//! Where peers may be found.

@@ -1,0 +1,1 @@
+//! The disk threads: one writer, a few readers.

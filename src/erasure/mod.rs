@@ -1,0 +1,1 @@
+//! Reed-Solomon: field kernels, codec, protected manifest.

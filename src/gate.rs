@@ -1,0 +1,1 @@
+//! The event loop before tiny_http.

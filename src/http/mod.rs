@@ -1,0 +1,1 @@
+//! What tiny_http answers.

@@ -1,0 +1,1 @@
+//! From a file, a directory or a stream to blocks.

@@ -1,0 +1,35 @@
+//! barrow, a content-addressed storage node: threads and no async runtime.
+
+pub mod block;
+pub mod config;
+pub mod metrics;
+pub mod pool;
+
+pub mod car;
+pub mod dag;
+pub mod dag_cbor;
+pub mod engine;
+pub mod erasure;
+pub mod local_store;
+pub mod unixfs;
+
+pub mod discovery;
+pub mod disk;
+pub mod gate;
+pub mod reactor;
+pub mod workers;
+
+pub mod import;
+pub mod network_store;
+pub mod store_stream;
+
+pub mod node;
+
+pub mod cli;
+pub mod http;
+
+pub use barrow_wire as wire;
+pub use barrow_wire::{Cid, Codec, Identity, Multihash, PeerId};
+pub use block::Block;
+pub use config::Config;
+pub use pool::Pool;

@@ -1,0 +1,1 @@
+//! The LocalStore: packs, their index, datasets and pins.

@@ -1,0 +1,3 @@
+//! The binary `barrow`.
+
+fn main() {}

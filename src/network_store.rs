@@ -1,0 +1,1 @@
+//! LocalStore first, then the Engine.

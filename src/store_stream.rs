@@ -1,0 +1,1 @@
+//! A dataset as a stream of verified bytes.

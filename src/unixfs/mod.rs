@@ -1,0 +1,1 @@
+//! UnixFS: building and walking files and directories.

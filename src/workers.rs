@@ -1,0 +1,1 @@
+//! The rayon workers: verify, encode, decode.

@@ -1,0 +1,15 @@
+//! The wire format of barrow: Cids, peer ids, messages, frames and the Noise session.
+//!
+//! No I/O, no clock, no thread and no policy: bytes in, events out. `SPEC.md` beside this crate
+//! is normative; `vectors/` holds a vector for each MUST of it.
+
+#![forbid(unsafe_code)]
+
+pub mod cid;
+pub mod limits;
+pub mod message;
+pub mod peer_id;
+
+pub use crate::cid::{Cid, CidError, Codec, HashCode, Multihash};
+pub use message::{Message, PeerAddress, Presence, SlotState, Voucher};
+pub use peer_id::{Identity, PeerId, PeerIdError};
