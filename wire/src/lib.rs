@@ -6,10 +6,16 @@
 #![forbid(unsafe_code)]
 
 pub mod cid;
+mod codec;
+mod handshake;
 pub mod limits;
 pub mod message;
 pub mod peer_id;
+mod session;
 
 pub use crate::cid::{Cid, CidError, Codec, HashCode, Multihash};
+pub use codec::{AGENT_BYTES_MAX, DecodeError};
+pub use handshake::{HandshakeError, SessionConfig, StaticKey, Suite, Suites};
 pub use message::{Message, PeerAddress, Presence, SlotState, Voucher};
 pub use peer_id::{Identity, PeerId, PeerIdError};
+pub use session::{Event, Session, SessionError};

@@ -12,6 +12,8 @@ pub const RECORD_BYTES_MAX: usize = 65_535;
 pub const TAG_BYTES: usize = 16;
 /// Plaintext bytes of a record at most.
 pub const RECORD_PLAINTEXT_BYTES_MAX: usize = RECORD_BYTES_MAX - TAG_BYTES;
+/// Bytes of a flight of the handshake at most.
+pub const HANDSHAKE_BYTES_MAX: usize = 1_024;
 /// Bytes of one control message at most.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 /// Blocks that a peer may want of us at one time.
@@ -20,3 +22,5 @@ pub const WANTS_MAX: usize = 1_024;
 pub const INLINE_BLOCK_BYTES_MAX: usize = 4 * 1024;
 /// Addresses in one peer-addresses message at most.
 pub const PEER_ADDRESSES_MAX: usize = 64;
+/// Bytes that a buffer for a block needs beyond the block: a tag, and the record's kind.
+pub const BLOCK_BUFFER_SLACK_BYTES: usize = TAG_BYTES + 1;
