@@ -61,6 +61,11 @@ impl Block {
         Ok(Self { hash: Multihash::of(HashCode::Sha2_256, &data), data })
     }
 
+    /// Bytes that were verified before they were stored, and whose checksum still holds.
+    pub(crate) const fn from_store(hash: Multihash, data: Bytes) -> Self {
+        Self { hash, data }
+    }
+
     /// What names it.
     pub const fn hash(&self) -> &Multihash {
         &self.hash

@@ -1,1 +1,489 @@
 //! The disk threads: one writer, a few readers.
+//!
+//! A block that was put is readable at once, from the table of pending blocks, until the index
+//! has it. A queued block holds memory of the pool, which bounds the writer's queue in bytes.
+
+pub use crate::local_store::{DatasetId, DatasetInfo, Removed, StoreError};
+use crate::{
+    block::Block,
+    local_store::{Dataset, LocalStore, StoreReader},
+    metrics::Metrics,
+    pool::Pool,
+};
+use barrow_wire::{Cid, Multihash, Presence};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 32 MiB.
+const WRITES_MAX: usize = 16_384;
+/// Reads that may wait for a reader thread; each peer has a bounded number under way.
+const READS_MAX: usize = 4_096;
+/// Reader threads, beside the callers that read on their own.
+const READERS: usize = 2;
+/// Connections to the index that callers share.
+const SHARED_READERS_MAX: usize = 4;
+/// Bytes appended before the index is committed although nobody waits.
+const COMMIT_BYTES: u64 = 8 << 20;
+/// Time after which the index is committed although nobody waits.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Blocks that one step of `verify` takes from the index.
+const VERIFY_BATCH: u32 = 256;
+
+type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
+type Control = Box<dyn FnOnce(&mut LocalStore) + Send>;
+
+enum Write {
+    Put(Block, Option<DatasetId>),
+    Reference(DatasetId, Vec<Multihash>),
+    Control(Control),
+    Stop,
+}
+
+enum Read {
+    Block(Multihash, Done<Option<Block>>),
+    Presence(Vec<Multihash>, Done<Vec<Presence>>),
+}
+
+/// A handle on the disk threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Disk(Arc<Shared>);
+
+struct Shared {
+    writes: Sender<Write>,
+    reads: Mutex<Option<Sender<Read>>>,
+    pending: Mutex<HashMap<Multihash, Block>>,
+    readers: Mutex<Vec<StoreReader>>,
+    reader_returned: Condvar,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The first write error of each dataset, told when it is to be finished.
+    failed: Mutex<HashMap<DatasetId, StoreError>>,
+    read_only: Mutex<Option<String>>,
+}
+
+/// How far a `verify` is, and what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Blocks whose hash was checked.
+    pub blocks: u64,
+    /// Blocks in all.
+    pub blocks_total: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks whose bytes are wrong; they are no longer served.
+    pub damaged: Vec<Multihash>,
+}
+
+impl Disk {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If a thread or a connection to the index cannot be made.
+    pub fn start(store: LocalStore, pool: Pool, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let (writes, writes_in) = bounded(WRITES_MAX);
+        let (reads, reads_in) = bounded(READS_MAX);
+        let readers = (0..SHARED_READERS_MAX).map(|_| store.reader()).collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared {
+            writes,
+            reads: Mutex::new(Some(reads)),
+            pending: Mutex::default(),
+            readers: Mutex::new(readers),
+            reader_returned: Condvar::new(),
+            pool,
+            metrics,
+            threads: Mutex::default(),
+            failed: Mutex::default(),
+            read_only: Mutex::default(),
+        });
+        let mut threads = Vec::new();
+        for n in 0..READERS {
+            let (disk, reads) = (Self(shared.clone()), reads_in.clone());
+            threads.push(spawn(&format!("disk-reader-{n}"), move || disk.serve_reads(&reads))?);
+        }
+        let disk = Self(shared.clone());
+        threads.push(spawn("disk-writer", move || disk.write(store, &writes_in))?);
+        *shared.threads.lock() = threads;
+        Ok(Self(shared))
+    }
+
+    // --- Writing ---
+
+    /// Stores a block, readable as soon as this returns. A write that fails is told when its
+    /// dataset is finished.
+    pub fn put(&self, block: Block, dataset: Option<DatasetId>) {
+        self.0.pending.lock().insert(*block.hash(), block.clone());
+        let _ = self.0.writes.send(Write::Put(block, dataset));
+    }
+
+    /// Notes that `dataset` refers to blocks that are here already.
+    pub fn reference(&self, dataset: DatasetId, blocks: Vec<Multihash>) {
+        let _ = self.0.writes.send(Write::Reference(dataset, blocks));
+    }
+
+    /// Begins a dataset: its blocks are kept while it is being stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub fn begin_dataset(&self) -> Result<DatasetId, StoreError> {
+        self.control(|store| Ok(store.begin_dataset()))
+    }
+
+    /// Makes a dataset whole. Once this returns without an error it outlives a power cut.
+    ///
+    /// # Errors
+    /// The first that storing one of its blocks had, or that of the sync.
+    pub fn finish_dataset(&self, id: DatasetId, info: DatasetInfo) -> Result<(), StoreError> {
+        let shared = self.0.clone();
+        self.control(move |store| {
+            if let Some(error) = shared.failed.lock().remove(&id) {
+                store.abandon_dataset(id)?;
+                return Err(error);
+            }
+            store.finish_dataset(id, info)
+        })
+    }
+
+    /// Leaves a dataset unfinished; its blocks become cache.
+    pub fn abandon_dataset(&self, id: DatasetId) {
+        self.0.failed.lock().remove(&id);
+        let abandon = move |store: &mut LocalStore| {
+            if let Err(error) = store.abandon_dataset(id) {
+                log::warn!("an unfinished dataset is left until the next start: {error}");
+            }
+        };
+        let _ = self.0.writes.send(Write::Control(Box::new(abandon)));
+    }
+
+    /// Makes everything put so far outlive a power cut.
+    ///
+    /// # Errors
+    /// If the sync fails.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.control(LocalStore::sync)
+    }
+
+    /// Pins or unpins a dataset; `false` if there is none of this root.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_pinned(&self, root: &Cid, pinned: bool) -> Result<bool, StoreError> {
+        let root = *root;
+        self.control(move |store| store.set_pinned(&root, pinned))
+    }
+
+    /// Removes a dataset and the blocks that only it refers to; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remove_dataset(&self, root: &Cid) -> Result<Option<Removed>, StoreError> {
+        let root = *root;
+        self.control(move |store| store.remove_dataset(&root))
+    }
+
+    /// Removes datasets that are not pinned, and all that no dataset refers to.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn gc(&self) -> Result<Removed, StoreError> {
+        self.control(LocalStore::gc)
+    }
+
+    fn control<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut LocalStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = bounded(1);
+        let act: Control = Box::new(move |store| {
+            let _ = answer.send(act(store));
+        });
+        self.0.writes.send(Write::Control(act)).map_err(|_| StoreError::Closed)?;
+        answered.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    // --- Reading, on the caller's thread ---
+
+    /// The block, if it is here. A damaged one is not: it is forgotten, and named in the log.
+    ///
+    /// # Errors
+    /// If the index or a pack cannot be read.
+    pub fn get(&self, hash: &Multihash) -> Result<Option<Block>, StoreError> {
+        if let Some(block) = self.0.pending.lock().get(hash) {
+            return Ok(Some(block.clone()));
+        }
+        self.with_reader(|reader| {
+            let block = reader.get(hash, &self.0.pool)?;
+            if block.is_none() && reader.is_damaged(hash, &self.0.pool)? {
+                self.quarantine(hash);
+            }
+            Ok(block)
+        })
+    }
+
+    fn quarantine(&self, hash: &Multihash) {
+        log::error!("block {hash:?} is damaged on disk; it is no longer served");
+        self.0.metrics.store_damaged_total.add(1);
+        let hash = *hash;
+        let forget = move |store: &mut LocalStore| {
+            if let Err(error) = store.delete_block(&hash) {
+                log::error!("damaged block {hash:?} cannot be forgotten: {error}");
+            }
+        };
+        let _ = self.0.writes.send(Write::Control(Box::new(forget)));
+    }
+
+    /// What is here of each of these.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn presence(&self, hashes: &[Multihash]) -> Result<Vec<Presence>, StoreError> {
+        let mut found: Vec<Option<Presence>> = {
+            let pending = self.0.pending.lock();
+            let here = |hash| pending.get(hash).map(|block| have(block.len()));
+            hashes.iter().map(here).collect()
+        };
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        self.with_reader(|reader| {
+            for (hash, found) in hashes.iter().zip(&mut found) {
+                if found.is_none() {
+                    *found = Some(reader.presence(hash)?);
+                }
+            }
+            Ok(found.into_iter().flatten().collect())
+        })
+    }
+
+    /// All finished datasets, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
+        self.with_reader(|reader| reader.datasets())
+    }
+
+    /// The finished dataset of this root.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn dataset(&self, root: &Cid) -> Result<Option<Dataset>, StoreError> {
+        let Some(hash) = root.multihash() else { return Ok(None) };
+        self.with_reader(|reader| reader.dataset(&hash))
+    }
+
+    /// Hashes every block again. `progress` is called now and then, and ends it with `false`.
+    ///
+    /// # Errors
+    /// If the index or a pack cannot be read.
+    pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&VerifyReport) -> bool,
+    ) -> Result<VerifyReport, StoreError> {
+        self.sync()?;
+        let (blocks_total, _) = self.with_reader(|reader| reader.counts())?;
+        let mut report = VerifyReport { blocks_total, ..VerifyReport::default() };
+        let mut after = None;
+        loop {
+            let batch =
+                self.with_reader(|reader| reader.blocks_after(after.as_ref(), VERIFY_BATCH))?;
+            let Some(last) = batch.last() else { return Ok(report) };
+            after = Some(*last);
+            for hash in &batch {
+                self.verify_block(hash, &mut report)?;
+            }
+            if !progress(&report) {
+                return Ok(report);
+            }
+        }
+    }
+
+    fn verify_block(&self, hash: &Multihash, report: &mut VerifyReport) -> Result<(), StoreError> {
+        let block = self.with_reader(|reader| reader.get(hash, &self.0.pool))?;
+        match block {
+            Some(block) if hash.verifies(block.data()) => report.bytes += block.len() as u64,
+            Some(_) | None => {
+                self.quarantine(hash);
+                report.damaged.push(*hash);
+            }
+        }
+        report.blocks += 1;
+        Ok(())
+    }
+
+    fn with_reader<T>(
+        &self,
+        read: impl FnOnce(&mut StoreReader) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut readers = self.0.readers.lock();
+        let mut reader = loop {
+            if let Some(reader) = readers.pop() {
+                break reader;
+            }
+            self.0.reader_returned.wait(&mut readers);
+        };
+        drop(readers);
+        let result = read(&mut reader);
+        self.0.readers.lock().push(reader);
+        self.0.reader_returned.notify_one();
+        result
+    }
+
+    // --- Reading, on a reader thread ---
+
+    /// Reads a block, and calls `done` on a reader thread.
+    pub fn read_then(&self, hash: Multihash, done: Done<Option<Block>>) {
+        self.enqueue(Read::Block(hash, done));
+    }
+
+    /// Looks blocks up, and calls `done` on a reader thread.
+    pub fn presence_then(&self, hashes: Vec<Multihash>, done: Done<Vec<Presence>>) {
+        self.enqueue(Read::Presence(hashes, done));
+    }
+
+    fn enqueue(&self, read: Read) {
+        let refused = match &*self.0.reads.lock() {
+            Some(reads) => reads.try_send(read).err().map(|error| error.into_inner()),
+            None => Some(read),
+        };
+        match refused {
+            None => {}
+            Some(Read::Block(_, done)) => done(Err(StoreError::Closed)),
+            Some(Read::Presence(_, done)) => done(Err(StoreError::Closed)),
+        }
+    }
+
+    fn serve_reads(&self, reads: &Receiver<Read>) {
+        for read in reads {
+            match read {
+                Read::Block(hash, done) => done(self.get(&hash)),
+                Read::Presence(hashes, done) => done(self.presence(&hashes)),
+            }
+        }
+    }
+
+    // --- The node's view ---
+
+    /// Refreshes the gauges of the store.
+    pub fn measure(&self) {
+        if let Ok((blocks, bytes)) = self.with_reader(|reader| reader.counts()) {
+            self.0.metrics.store_blocks.set(blocks);
+            self.0.metrics.store_bytes.set(bytes);
+        }
+    }
+
+    /// Whether the store takes writes.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub fn health(&self) -> Result<(), String> {
+        self.0.read_only.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Writes and syncs what was put, and ends the threads.
+    pub fn shutdown(&self) {
+        let _ = self.0.writes.send(Write::Stop);
+        *self.0.reads.lock() = None;
+        let threads = std::mem::take(&mut *self.0.threads.lock());
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    // --- The writer ---
+
+    fn write(&self, mut store: LocalStore, writes: &Receiver<Write>) {
+        let mut appended: HashSet<Multihash> = HashSet::new();
+        let mut since = Instant::now();
+        loop {
+            let next = if appended.is_empty() {
+                writes.recv().ok()
+            } else {
+                match writes.recv_deadline(since + COMMIT_INTERVAL) {
+                    Ok(write) => Some(write),
+                    Err(error) if error.is_timeout() => {
+                        self.commit(&mut store, &mut appended);
+                        continue;
+                    }
+                    Err(_) => None,
+                }
+            };
+            if appended.is_empty() {
+                since = Instant::now();
+            }
+            match next {
+                Some(Write::Put(block, dataset)) => {
+                    self.write_block(&mut store, &block, dataset);
+                    appended.insert(*block.hash());
+                }
+                Some(Write::Reference(dataset, blocks)) => {
+                    self.write_references(&mut store, dataset, &blocks);
+                }
+                Some(Write::Control(act)) => {
+                    act(&mut store);
+                    self.commit(&mut store, &mut appended);
+                }
+                Some(Write::Stop) | None => break,
+            }
+            if store.batch_bytes() >= COMMIT_BYTES {
+                self.commit(&mut store, &mut appended);
+            }
+        }
+        if let Err(error) = store.sync() {
+            log::error!("the last sync failed: {error}");
+        }
+        self.commit(&mut store, &mut appended);
+    }
+
+    fn write_block(&self, store: &mut LocalStore, block: &Block, dataset: Option<DatasetId>) {
+        let Err(error) = store.put(block, dataset) else { return };
+        log::warn!("block {:?} is not stored: {error}", block.hash());
+        if let Some(id) = dataset {
+            self.0.failed.lock().entry(id).or_insert(error);
+        }
+    }
+
+    fn write_references(&self, store: &mut LocalStore, id: DatasetId, blocks: &[Multihash]) {
+        for hash in blocks {
+            let noted = store.block_len(hash).and_then(|len| {
+                let len = len.ok_or(StoreError::BadIndex)?;
+                store.reference(id, hash, len.into())
+            });
+            if let Err(error) = noted {
+                self.0.failed.lock().entry(id).or_insert(error);
+                return;
+            }
+        }
+    }
+
+    /// Commits, and lets go of the blocks that the index has now.
+    fn commit(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
+        if let Err(error) = store.commit() {
+            log::error!("the index cannot be written: {error}");
+        }
+        if store.read_only().is_some() {
+            *self.0.read_only.lock() = store.read_only().map(Into::into);
+        }
+        let mut pending = self.0.pending.lock();
+        let released: Vec<Block> =
+            appended.drain().filter_map(|hash| pending.remove(&hash)).collect();
+        drop(pending);
+        // Their buffers go back to the pool outside the lock.
+        drop(released);
+    }
+}
+
+fn have(len: usize) -> Presence {
+    Presence::Have { len: u32::try_from(len).expect("a block is at most 2 MiB") }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}

@@ -1,12 +1,14 @@
 //! The global pool of block buffers: one bound on what blocks in flight may hold.
 
-use barrow_wire::limits::{BLOCK_BYTES_MAX, TAG_BYTES};
+use barrow_wire::limits::{BLOCK_BUFFER_SLACK_BYTES, BLOCK_BYTES_MAX};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 
-/// What a session needs behind a block's bytes while it decrypts: a tag, and the record's kind.
-pub const SLACK_BYTES: usize = TAG_BYTES + 1;
+/// What a buffer has beyond the block's bytes: a session decrypts a tag and a kind behind them,
+/// and a read of the store brings the record's header before them.
+pub const SLACK_BYTES: usize = 64;
+const _: () = assert!(SLACK_BYTES >= BLOCK_BUFFER_SLACK_BYTES);
 
 /// Buffer sizes, of which the smallest that fits is taken; each has room for [`SLACK_BYTES`].
 const CLASS_BYTES: [usize; 5] = [4 << 10, 64 << 10, 256 << 10, 1 << 20, BLOCK_BYTES_MAX];
@@ -21,7 +23,7 @@ const CLASS_BYTES: [usize; 5] = [4 << 10, 64 << 10, 256 << 10, 1 << 20, BLOCK_BY
 /// let pool = barrow::Pool::new(2 << 20);
 /// let mut buffer = pool.try_take(11).unwrap();
 /// buffer.as_mut()[..11].copy_from_slice(b"hello world");
-/// let bytes = buffer.freeze(11);
+/// let bytes = buffer.freeze(0..11);
 /// assert_eq!(&bytes[..], b"hello world");
 /// ```
 #[derive(Clone)]
@@ -128,9 +130,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Its first `len` bytes, shared; the buffer goes back with the last clone of them.
-    pub fn freeze(self, len: usize) -> Bytes {
-        Bytes::from_owner(self).slice(..len)
+    /// The bytes of `range`, shared; the buffer goes back with the last clone of them.
+    pub fn freeze(self, range: std::ops::Range<usize>) -> Bytes {
+        Bytes::from_owner(self).slice(range)
     }
 }
 
@@ -165,7 +167,7 @@ mod tests {
         pool.on_return(move || {
             count.fetch_add(1, Ordering::Relaxed);
         });
-        let first = pool.try_take(2 << 20).unwrap().freeze(2 << 20);
+        let first = pool.try_take(2 << 20).unwrap().freeze(0..2 << 20);
         let second = pool.try_take(2 << 20).unwrap();
         assert!(pool.try_take(1).is_none());
         let clone = first.clone();

@@ -1,0 +1,258 @@
+//! The index in SQLite: block → place, references, datasets. The packs are the truth; this can be
+//! thrown away, and is rebuilt from them.
+
+use super::{Dataset, StoreError, record::HEADER_BYTES};
+use barrow_wire::Multihash;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use std::path::Path;
+
+/// The version of the tables; an index of another one is thrown away and rebuilt.
+const SCHEMA_VERSION: i64 = 1;
+
+/// A reference names its block by its first 9 bytes: two blocks that share them keep each other,
+/// which costs space and never a block.
+const SCHEMA: &str = "
+CREATE TABLE blocks(
+  hash BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE refs(
+  prefix BLOB NOT NULL, dataset INTEGER NOT NULL, PRIMARY KEY(prefix, dataset)
+) WITHOUT ROWID;
+CREATE TABLE datasets(id INTEGER PRIMARY KEY, root BLOB NOT NULL UNIQUE, info TEXT NOT NULL);
+CREATE TABLE packs(number INTEGER PRIMARY KEY, indexed INTEGER NOT NULL);
+CREATE TABLE counts(blocks INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO counts VALUES(0, 0);
+";
+const PREFIX_BYTES: usize = 9;
+
+/// Where a block's record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) pack: u32,
+    pub(super) offset: u64,
+    pub(super) len: u32,
+}
+
+/// Opens the index for writing; `None` if what is there cannot be used.
+pub(super) fn open(path: &Path, cache_kib: usize) -> Result<Option<Connection>, rusqlite::Error> {
+    let index = Connection::open(path)?;
+    configure(&index, cache_kib)?;
+    index.pragma_update(None, "journal_mode", "WAL")?;
+    // A commit lost in a power cut is found again in the packs.
+    index.pragma_update(None, "synchronous", "NORMAL")?;
+    let version: i64 = index.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: i64 =
+        index.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if version == 0 && tables == 0 {
+        index.execute_batch(&format!(
+            "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+        ))?;
+    } else if version != SCHEMA_VERSION {
+        return Ok(None);
+    }
+    Ok(Some(index))
+}
+
+/// Opens it for reading, beside the writer.
+pub(super) fn open_reader(path: &Path, cache_kib: usize) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let index = Connection::open_with_flags(path, flags)?;
+    configure(&index, cache_kib)?;
+    Ok(index)
+}
+
+fn configure(index: &Connection, cache_kib: usize) -> Result<(), rusqlite::Error> {
+    let kib = i64::try_from(cache_kib).unwrap_or(2_048);
+    index.pragma_update(None, "cache_size", -kib)?;
+    index.set_prepared_statement_cache_capacity(32);
+    index.busy_timeout(std::time::Duration::from_secs(10))
+}
+
+/// Where a block is.
+pub(super) fn place(index: &Connection, hash: &Multihash) -> Result<Option<Place>, StoreError> {
+    let mut statement =
+        index.prepare_cached("SELECT pack, offset, len FROM blocks WHERE hash = ?1")?;
+    let place = statement.query_row([hash.to_bytes()], |row| {
+        Ok(Place { pack: row.get(0)?, offset: unsigned(row.get(1)?), len: row.get(2)? })
+    });
+    Ok(place.optional()?)
+}
+
+/// Remembers a block; `false` if it was known.
+pub(super) fn insert_block(
+    index: &Connection,
+    hash: &Multihash,
+    place: Place,
+) -> Result<bool, StoreError> {
+    let inserted = index
+        .prepare_cached("INSERT OR IGNORE INTO blocks VALUES(?1, ?2, ?3, ?4)")?
+        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len])?;
+    if inserted == 1 {
+        count(index, 1, place.len)?;
+    }
+    Ok(inserted == 1)
+}
+
+/// Forgets a block; gives its place if it was known.
+pub(super) fn delete_block(
+    index: &Connection,
+    hash: &Multihash,
+) -> Result<Option<Place>, StoreError> {
+    let Some(found) = place(index, hash)? else { return Ok(None) };
+    index.prepare_cached("DELETE FROM blocks WHERE hash = ?1")?.execute([hash.to_bytes()])?;
+    count(index, -1, found.len)?;
+    Ok(Some(found))
+}
+
+fn count(index: &Connection, blocks: i64, len: u32) -> Result<(), StoreError> {
+    let record_bytes = signed(HEADER_BYTES as u64) + i64::from(len);
+    index
+        .prepare_cached("UPDATE counts SET blocks = blocks + ?1, bytes = bytes + ?2")?
+        .execute([blocks, blocks * record_bytes])?;
+    Ok(())
+}
+
+/// Blocks, and bytes of their records.
+pub(super) fn counts(index: &Connection) -> Result<(u64, u64), StoreError> {
+    let mut statement = index.prepare_cached("SELECT blocks, bytes FROM counts")?;
+    Ok(statement.query_row([], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))?)
+}
+
+/// Blocks behind `after` in the order of their hashes.
+pub(super) fn blocks_after(
+    index: &Connection,
+    after: Option<&Multihash>,
+    limit: u32,
+) -> Result<Vec<Multihash>, StoreError> {
+    let after = after.map_or_else(Vec::new, |hash| hash.to_bytes().to_vec());
+    let mut statement =
+        index.prepare_cached("SELECT hash FROM blocks WHERE hash > ?1 ORDER BY hash LIMIT ?2")?;
+    collect_hashes(statement.query(params![after, limit])?)
+}
+
+/// Notes that a dataset refers to a block; `false` if that was known.
+pub(super) fn insert_ref(
+    index: &Connection,
+    hash: &Multihash,
+    dataset: u64,
+) -> Result<bool, StoreError> {
+    let inserted = index
+        .prepare_cached("INSERT OR IGNORE INTO refs VALUES(?1, ?2)")?
+        .execute(params![&hash.to_bytes()[..PREFIX_BYTES], signed(dataset)])?;
+    Ok(inserted == 1)
+}
+
+/// Forgets all that a dataset refers to.
+pub(super) fn delete_refs(index: &Connection, dataset: u64) -> Result<(), StoreError> {
+    index.prepare_cached("DELETE FROM refs WHERE dataset = ?1")?.execute([signed(dataset)])?;
+    Ok(())
+}
+
+/// Forgets references of datasets that were never finished.
+pub(super) fn delete_dangling_refs(index: &Connection) -> Result<(), StoreError> {
+    index.execute("DELETE FROM refs WHERE dataset NOT IN (SELECT id FROM datasets)", [])?;
+    Ok(())
+}
+
+/// Some blocks that no dataset refers to.
+pub(super) fn unreferenced(index: &Connection, limit: u32) -> Result<Vec<Multihash>, StoreError> {
+    let mut statement = index.prepare_cached(
+        "SELECT hash FROM blocks
+         WHERE NOT EXISTS (SELECT 1 FROM refs WHERE prefix = substr(hash, 1, 9)) LIMIT ?1",
+    )?;
+    collect_hashes(statement.query([limit])?)
+}
+
+/// Some blocks that only `dataset` refers to.
+pub(super) fn only_of(
+    index: &Connection,
+    dataset: u64,
+    limit: u32,
+) -> Result<Vec<Multihash>, StoreError> {
+    let mut statement = index.prepare_cached(
+        "SELECT hash FROM refs AS own CROSS JOIN blocks
+           ON hash >= own.prefix AND substr(hash, 1, 9) = own.prefix
+         WHERE own.dataset = ?1 AND NOT EXISTS
+           (SELECT 1 FROM refs AS other WHERE other.prefix = own.prefix AND other.dataset <> ?1)
+         LIMIT ?2",
+    )?;
+    collect_hashes(statement.query(params![signed(dataset), limit])?)
+}
+
+fn collect_hashes(mut rows: rusqlite::Rows<'_>) -> Result<Vec<Multihash>, StoreError> {
+    let mut hashes = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes: [u8; Multihash::BYTES] = row.get(0)?;
+        hashes.push(Multihash::from_bytes(&bytes).map_err(|_| StoreError::BadIndex)?);
+    }
+    Ok(hashes)
+}
+
+/// Remembers a dataset, or its changed description.
+pub(super) fn put_dataset(
+    index: &Connection,
+    id: u64,
+    dataset: &Dataset,
+    info: &str,
+) -> Result<(), StoreError> {
+    let root = dataset.root_hash().ok_or(StoreError::NotStorable)?;
+    index
+        .prepare_cached("INSERT OR REPLACE INTO datasets VALUES(?1, ?2, ?3)")?
+        .execute(params![signed(id), root.to_bytes(), info])?;
+    Ok(())
+}
+
+/// Forgets a dataset; its references stay until [`delete_refs`].
+pub(super) fn delete_dataset(index: &Connection, id: u64) -> Result<(), StoreError> {
+    index.prepare_cached("DELETE FROM datasets WHERE id = ?1")?.execute([signed(id)])?;
+    Ok(())
+}
+
+/// The dataset of this root.
+pub(super) fn dataset(
+    index: &Connection,
+    root: &Multihash,
+) -> Result<Option<(u64, Dataset)>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT id, info FROM datasets WHERE root = ?1")?;
+    let row: Option<(i64, String)> =
+        statement.query_row([root.to_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    row.map(|(id, info)| Ok((unsigned(id), parse_dataset(&info)?))).transpose()
+}
+
+/// All datasets, the oldest first.
+pub(super) fn datasets(index: &Connection) -> Result<Vec<Dataset>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT info FROM datasets ORDER BY id")?;
+    let infos = statement.query_map([], |row| row.get::<_, String>(0))?;
+    infos.map(|info| parse_dataset(&info?)).collect()
+}
+
+fn parse_dataset(info: &str) -> Result<Dataset, StoreError> {
+    serde_json::from_str(info).map_err(|_| StoreError::BadIndex)
+}
+
+/// The largest id that a dataset has.
+pub(super) fn last_dataset(index: &Connection) -> Result<u64, StoreError> {
+    Ok(unsigned(index.query_row("SELECT ifnull(max(id), 0) FROM datasets", [], |r| r.get(0))?))
+}
+
+/// Up to where a pack's records are in the index.
+pub(super) fn indexed(index: &Connection, pack: u32) -> Result<u64, StoreError> {
+    let mut statement = index.prepare_cached("SELECT indexed FROM packs WHERE number = ?1")?;
+    let indexed = statement.query_row([pack], |row| row.get(0)).optional()?;
+    Ok(indexed.map_or(0, unsigned))
+}
+
+pub(super) fn set_indexed(index: &Connection, pack: u32, to: u64) -> Result<(), StoreError> {
+    index
+        .prepare_cached("INSERT OR REPLACE INTO packs VALUES(?1, ?2)")?
+        .execute(params![pack, signed(to)])?;
+    Ok(())
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).expect("offsets, counts and ids stay below 2^63")
+}
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).expect("no negative number was stored")
+}

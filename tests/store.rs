@@ -1,0 +1,166 @@
+//! The promises of the LocalStore and its disk threads, on a real file system.
+
+use barrow::{
+    Block, Cid, Codec, Pool,
+    disk::{DatasetInfo, Disk},
+    local_store::{LocalStore, StoreError, StoreOptions},
+    metrics::Metrics,
+};
+use std::{fs, path::Path, sync::Arc};
+
+fn disk(dir: &Path) -> Disk {
+    let store = LocalStore::open(dir, StoreOptions::default()).unwrap();
+    Disk::start(store, Pool::new(32 << 20), Arc::new(Metrics::default())).unwrap()
+}
+
+fn block(n: usize) -> Block {
+    Block::of((0..5_000 + n).map(|i| (i * 31 + n * 7) as u8).collect::<Vec<_>>().into()).unwrap()
+}
+
+fn info(root: &Block, pinned: bool) -> DatasetInfo {
+    DatasetInfo {
+        root: Cid::v1(Codec::Raw, *root.hash()),
+        size: root.len() as u64,
+        pinned,
+        name: Some("a name".into()),
+        mimetype: None,
+        created: 1,
+    }
+}
+
+/// A dataset of the blocks `range`, the first of which is its root.
+fn store_dataset(disk: &Disk, range: std::ops::Range<usize>, pinned: bool) -> Cid {
+    let id = disk.begin_dataset().unwrap();
+    let root = block(range.start);
+    for n in range {
+        disk.put(block(n), Some(id));
+    }
+    let info = info(&root, pinned);
+    let cid = info.root;
+    disk.finish_dataset(id, info).unwrap();
+    cid
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_the_process_was_gone_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path());
+    let root = store_dataset(&disk, 0..50, true);
+    // What a killed process leaves is what the files hold now.
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    let again = self::disk(copy.path());
+    for n in 0..50 {
+        assert_eq!(again.get(block(n).hash()).unwrap(), Some(block(n)), "block {n}");
+    }
+    assert!(again.dataset(&root).unwrap().unwrap().info.pinned);
+    again.shutdown();
+    disk.shutdown();
+}
+
+#[test]
+fn a_lost_or_overwritten_index_is_made_anew_with_pins_and_without_what_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = disk(dir.path());
+    let kept = store_dataset(&first, 0..20, true);
+    let gone = store_dataset(&first, 15..40, true);
+    assert_eq!(first.remove_dataset(&gone).unwrap().unwrap().blocks, 20);
+    first.shutdown();
+    for noise in [false, true] {
+        for name in ["index.sqlite-wal", "index.sqlite-shm"] {
+            let _ = fs::remove_file(dir.path().join(name));
+        }
+        let index = dir.path().join("index.sqlite");
+        if noise { fs::write(&index, [0xa5; 65_536]) } else { fs::remove_file(&index) }.unwrap();
+        let again = disk(dir.path());
+        for n in 0..20 {
+            assert_eq!(again.get(block(n).hash()).unwrap(), Some(block(n)));
+        }
+        for n in 20..40 {
+            assert_eq!(again.get(block(n).hash()).unwrap(), None);
+        }
+        assert!(again.dataset(&kept).unwrap().unwrap().info.pinned);
+        assert_eq!(again.dataset(&gone).unwrap(), None);
+        again.shutdown();
+    }
+}
+
+#[test]
+fn removing_a_dataset_leaves_every_block_that_another_one_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path());
+    let one = store_dataset(&disk, 0..10, true);
+    let two = store_dataset(&disk, 5..15, true);
+    disk.put(block(100), None);
+    assert_eq!(disk.remove_dataset(&one).unwrap().unwrap().blocks, 5);
+    assert_eq!(disk.remove_dataset(&one).unwrap(), None);
+    for n in 5..15 {
+        assert_eq!(disk.get(block(n).hash()).unwrap(), Some(block(n)));
+    }
+    assert!(disk.get(block(100).hash()).unwrap().is_some(), "cache stays until gc");
+    assert!(disk.set_pinned(&two, false).unwrap());
+    assert_eq!(disk.gc().unwrap().blocks, 11);
+    assert!(disk.datasets().unwrap().is_empty());
+    disk.shutdown();
+}
+
+#[test]
+fn a_damaged_block_is_never_served_and_verify_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = disk(dir.path());
+    store_dataset(&first, 0..10, true);
+    first.shutdown();
+    let pack = dir.path().join("packs/00000001.pack");
+    let mut bytes = fs::read(&pack).unwrap();
+    let needle = &block(3).data()[100..200];
+    let at = bytes.windows(100).position(|window| window == needle).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let again = disk(dir.path());
+    let report = again.verify(&mut |_| true).unwrap();
+    assert_eq!(report.damaged, vec![*block(3).hash()]);
+    assert_eq!(report.blocks, 10);
+    assert_eq!(again.get(block(3).hash()).unwrap(), None);
+    assert_eq!(again.get(block(4).hash()).unwrap(), Some(block(4)));
+    again.shutdown();
+}
+
+#[test]
+fn a_store_is_open_once_and_one_of_a_newer_format_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(dir.path(), StoreOptions::default()).unwrap();
+    let second = LocalStore::open(dir.path(), StoreOptions::default());
+    assert!(matches!(second, Err(StoreError::Locked)));
+    drop(store);
+    fs::write(dir.path().join("VERSION"), "2\n").unwrap();
+    let newer = LocalStore::open(dir.path(), StoreOptions::default());
+    assert!(matches!(newer, Err(StoreError::Newer(version)) if version == "2"));
+}
+
+#[test]
+fn the_quota_is_hard_and_cache_makes_room_for_what_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { quota_bytes: Some(60_000), ..StoreOptions::default() };
+    let mut store = LocalStore::open(dir.path(), options).unwrap();
+    for n in 0..30 {
+        store.put(&block(n), None).unwrap();
+    }
+    assert!(store.counts().unwrap().1 <= 60_000);
+    let id = store.begin_dataset();
+    let stored = (100..120).take_while(|&n| store.put(&block(n), Some(id)).is_ok()).count();
+    assert_eq!(stored, 11);
+    assert!(matches!(store.put(&block(200), Some(id)), Err(StoreError::OverQuota)));
+    assert!(store.counts().unwrap().1 <= 60_000);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() {
+            fs::create_dir_all(to.join(&name)).unwrap();
+            copy_dir(&path, &to.join(&name));
+        } else {
+            fs::copy(&path, to.join(&name)).unwrap();
+        }
+    }
+}
