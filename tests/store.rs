@@ -14,7 +14,12 @@ fn disk(dir: &Path) -> Disk {
 }
 
 fn block(n: usize) -> Block {
-    Block::of((0..5_000 + n).map(|i| (i * 31 + n * 7) as u8).collect::<Vec<_>>().into()).unwrap()
+    let mut x = n as u64 + 1;
+    let mut byte = || {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 56) as u8
+    };
+    Block::of((0..5_000 + n).map(|_| byte()).collect::<Vec<_>>().into()).unwrap()
 }
 
 fn info(root: &Block, pinned: bool) -> DatasetInfo {
@@ -112,7 +117,8 @@ fn a_damaged_block_is_never_served_and_verify_names_it() {
     first.shutdown();
     let pack = dir.path().join("packs/00000001.pack");
     let mut bytes = fs::read(&pack).unwrap();
-    let needle = &block(3).data()[100..200];
+    let damaged = block(3);
+    let needle = &damaged.data()[100..200];
     let at = bytes.windows(100).position(|window| window == needle).unwrap();
     bytes[at] ^= 1;
     fs::write(&pack, bytes).unwrap();
