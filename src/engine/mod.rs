@@ -1,120 +1,191 @@
 //! The exchange: who has a block, whom to ask for it, whom to serve. Pure: no clock, no socket,
 //! no thread, no bytes of blocks; one seed gives one trace.
+//!
+//! After each [`Engine::handle`] or [`Engine::handle_timeout`], take all of
+//! [`Engine::poll_output`]; then wait for the next input or for [`Engine::next_timeout`].
 
-use barrow_wire::{Cid, Message, Multihash, PeerId};
-use std::{net::SocketAddr, time::Duration};
+mod bucket;
+mod config;
+mod connections;
+mod dials;
+mod fetching;
+mod interface;
+mod jobs;
+mod pace;
+mod peers;
+mod rng;
+mod scheduler;
+mod serving;
+mod snapshot;
+mod timers;
+mod wants;
 
-/// A moment of a monotonic clock, given by the shell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub Duration);
+pub use config::EngineConfig;
+pub use interface::{CloseReason, ConnId, Input, JobId, Moment, Order, Output, WantError};
+pub use rng::Rng;
+pub use snapshot::{JobSnapshot, PeerSnapshot};
 
-/// A connection, never used again for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
+use barrow_wire::{Message, Multihash, limits::INLINE_BLOCK_BYTES_MAX};
+use bucket::Bucket;
+use dials::Dials;
+use jobs::Jobs;
+use peers::Peers;
+use serving::Serving;
+use std::collections::VecDeque;
+use timers::{Timer, Timers};
+use wants::{Knows, Wants};
 
-/// A retrieval: one stream or one bulk fetch, and what is known of where its blocks are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-/// In which order a retrieval wants its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// As they were asked for: somebody reads them in this order.
-    Sequential,
-    /// Rarest first.
-    Bulk,
+/// The exchange of one node.
+///
+/// ```
+/// use barrow::engine::{Engine, EngineConfig, Input, Moment, Output};
+/// let me = barrow::Identity::from_seed([1; 32]).peer_id();
+/// let mut engine = Engine::new(EngineConfig::new(me, 7));
+/// let address = "192.0.2.1:4780".parse().unwrap();
+/// let told = Input::Address { address, peer: None, job: None, keep: true };
+/// engine.handle(Moment::default(), told);
+/// assert_eq!(engine.poll_output(), Some(Output::Connect { address, peer: None }));
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    rng: Rng,
+    now: Moment,
+    outputs: VecDeque<Output>,
+    timers: Timers,
+    peers: Peers,
+    dials: Dials,
+    jobs: Jobs,
+    wants: Wants,
+    serving: Serving,
+    up: Option<Bucket>,
+    down: Option<Bucket>,
+    /// Bytes asked for and not yet verified, of all peers together.
+    inflight_bytes: u64,
 }
 
-/// Why a connection ends, for the log and the score.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The remote end closed it, or the network did.
-    Remote(String),
-    /// A second connection to the same peer took its place.
-    Replaced,
-    /// Nothing was said for too long.
-    Idle,
-    /// It let us wait for too long.
-    Stalled,
-    /// It broke the protocol.
-    Protocol(String),
-    /// It is banned.
-    Banned,
-    /// It is over a limit.
-    Limit,
-    /// The node stops, or its user asked.
-    Shutdown,
+impl Engine {
+    /// An engine that knows nobody and wants nothing.
+    pub fn new(config: EngineConfig) -> Self {
+        let mut peers = Peers::default();
+        for (peer, until) in &config.bans {
+            peers.ban(*peer, *until);
+        }
+        Self {
+            rng: Rng::new(config.seed),
+            now: Moment::default(),
+            outputs: VecDeque::new(),
+            timers: Timers::default(),
+            peers,
+            dials: Dials::default(),
+            jobs: Jobs::default(),
+            wants: Wants::default(),
+            serving: Serving::default(),
+            up: config.limit_up.map(Bucket::new),
+            down: config.limit_down.map(Bucket::new),
+            inflight_bytes: 0,
+            config,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Moment, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::JobStarted { job, root, order } => self.on_job_started(job, root, order),
+            Input::Want { job, blocks } => self.on_want(job, blocks),
+            Input::Unwant { job, blocks } => self.on_unwant(job, &blocks),
+            Input::JobEnded { job } => self.on_job_ended(job),
+            Input::Address { address, peer, job, keep } => {
+                self.on_address(address, peer, job, keep);
+            }
+            Input::DiscoveryDone { job } => self.on_discovery_done(job),
+            Input::Connected { conn, peer, remote, dialed } => {
+                self.on_connected(conn, peer, remote, dialed);
+            }
+            Input::DialFailed { address, reason: _ } => self.on_dial_failed(address),
+            Input::Disconnected { conn, reason: _ } => self.on_disconnected(conn),
+            Input::Received { conn, message } => self.on_message(conn, message),
+            Input::BlockVerified { conn, hash, len } => self.on_verified(conn, hash, len),
+            Input::BlockRejected { conn, hash, len: _, wanted } => {
+                self.on_rejected(conn, hash, wanted);
+            }
+            Input::Progress { conn, bytes } => {
+                // The commonest input by far, and it seldom changes what can be asked for.
+                if !self.on_progress(conn, bytes) {
+                    return;
+                }
+            }
+            Input::LookedUp { conn, found } => self.on_looked_up(conn, found),
+            Input::BlockQueued { conn, hash, len } => self.on_block_queued(conn, hash, len),
+            Input::BlockSent { conn, hash, len } => self.on_block_sent(conn, hash, len),
+        }
+        self.schedule();
+    }
+
+    /// Does what is due; call it when [`Self::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.now = self.now.max(now);
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Transfer(conn) => self.on_transfer_timer(conn),
+                Timer::Idle(conn) => self.on_idle_timer(conn),
+                Timer::Job(job) => self.on_job_timer(job),
+                Timer::Dials => self.pump_dials(),
+                Timer::Upload => self.serve(),
+                // What could not be asked for is tried again below.
+                Timer::Download => {}
+            }
+        }
+        self.schedule();
+    }
+
+    fn on_message(&mut self, conn: ConnId, message: Message) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        peer.heard_at = now;
+        if !peer.count_message(now) {
+            return self.close(conn, CloseReason::Protocol("too many messages".into()));
+        }
+        match message {
+            Message::Hello { listen_port, agent } => self.on_hello(conn, listen_port, agent),
+            Message::WantHave { inline, blocks } => self.on_want_have(conn, inline, blocks),
+            Message::BlockPresence { price, blocks } => self.on_presence(conn, price, &blocks),
+            Message::WantBlock { blocks } => self.on_want_block(conn, &blocks),
+            Message::Cancel { blocks } => self.on_cancel(conn, &blocks),
+            Message::PeerAddresses { peers } => self.on_peer_addresses(conn, &peers),
+            Message::Ping { nonce } => self.send(conn, Message::Pong { nonce }),
+            Message::Pong { nonce } => peer.pace.ponged(now, nonce),
+            // Payments are the ledger's, slots the node's: neither moves blocks.
+            Message::Payment { .. } | Message::HoldSlot { .. } | Message::SlotHeld { .. } => {}
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// Whether a block of this hash and length may come on this connection now: asked for there,
+    /// or small and asked for in the place of an answer.
+    pub fn expects(&self, conn: ConnId, hash: &Multihash, len: usize) -> bool {
+        let Some(peer) = self.peers.get(conn) else { return false };
+        if peer.is_asked_for(hash) {
+            return true;
+        }
+        let knows = self.wants.get(hash).and_then(|want| want.knows(conn));
+        knows == Some(Knows::Asked { inline: true }) && len <= INLINE_BLOCK_BYTES_MAX
+    }
+
+    fn send(&mut self, conn: ConnId, message: Message) {
+        self.outputs.push_back(Output::Send { conn, message });
+    }
 }
 
-/// Why a want ended without its block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WantError {
-    /// Nobody who could be asked has it.
-    NoProvider,
-    /// Somebody has it, but did not deliver in time.
-    ProviderFailed,
-    /// It would cost more than the job may spend.
-    OverBudget,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A retrieval begins; discovery may be asked for `root`.
-    JobStarted { job: JobId, root: Cid, order: Order },
-    /// It wants these too (never one twice while it is open).
-    Want { job: JobId, blocks: Vec<Multihash> },
-    /// It no longer wants these.
-    Unwant { job: JobId, blocks: Vec<Multihash> },
-    /// It ended; all its wants with it.
-    JobEnded { job: JobId },
-
-    /// An address was given, by a person or by discovery; `peer` if it is known.
-    Address { address: SocketAddr, peer: Option<PeerId>, job: Option<JobId>, keep: bool },
-    /// Everything that discovery had for the job's root has been said.
-    DiscoveryDone { job: JobId },
-
-    /// A handshake is done. `dialed` is the address that was dialed, if we did.
-    Connected { conn: ConnId, peer: PeerId, remote: SocketAddr, dialed: Option<SocketAddr> },
-    /// A dial failed, or a handshake did.
-    DialFailed { address: SocketAddr, reason: String },
-    /// A connection ended (also after [`Output::Close`]).
-    Disconnected { conn: ConnId, reason: CloseReason },
-    /// A control message came.
-    Received { conn: ConnId, message: Message },
-    /// A block is whole and has its hash; it is stored and delivered already.
-    BlockVerified { conn: ConnId, hash: Multihash, len: u32 },
-    /// A block came with a wrong hash, or one came that was not asked for.
-    BlockRejected { conn: ConnId, hash: Multihash, len: u32, wanted: bool },
-    /// Block bytes arrived (progress of a transfer under way).
-    Progress { conn: ConnId, bytes: u32 },
-    /// What the store knows of the blocks asked by [`Output::LookUp`].
-    LookedUp { conn: ConnId, found: Vec<(Multihash, barrow_wire::Presence)> },
-    /// A block of [`Output::SendBlock`] was read and handed to the session, or could not be read.
-    BlockQueued { conn: ConnId, hash: Multihash, len: Option<u32> },
-    /// All of a block's bytes were given to the socket.
-    BlockSent { conn: ConnId, hash: Multihash, len: u32 },
-}
-
-/// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Dial; answer with `Connected` or `DialFailed`.
-    Connect { address: SocketAddr, peer: Option<PeerId> },
-    /// Close; answer with `Disconnected`.
-    Close { conn: ConnId, reason: CloseReason },
-    /// Send a control message.
-    Send { conn: ConnId, message: Message },
-    /// Ask the store which of these are here; answer with `LookedUp`.
-    LookUp { conn: ConnId, blocks: Vec<Multihash> },
-    /// Read the block and send it; answer with `BlockQueued`, and `BlockSent` later.
-    SendBlock { conn: ConnId, hash: Multihash },
-    /// A queued block needs not be sent any more, if none of it was.
-    CancelBlock { conn: ConnId, hash: Multihash },
-    /// Ask discovery who provides this; answer with `Address`… and `DiscoveryDone`.
-    Discover { job: JobId, root: Cid },
-    /// A want ended without its block (delivery itself is the shell's, before `BlockVerified`).
-    Failed { job: JobId, hash: Multihash, error: WantError },
-    /// Refuse this peer until then, also after a restart.
-    Ban { peer: PeerId, until: Moment, reason: String },
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What the shell tells the engine, and what the engine tells the shell to do.
+
+use barrow_wire::{Cid, Message, Multihash, PeerId};
+use std::{net::SocketAddr, time::Duration};
+
+/// A moment of a monotonic clock, given by the shell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// The moment `wait` later.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+
+    /// How long ago `earlier` was, zero if it is still to come.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A connection, never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// A retrieval: one stream or one bulk fetch, and what is known of where its blocks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// In which order a retrieval wants its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they were asked for: somebody reads them in this order.
+    Sequential,
+    /// Rarest first.
+    Bulk,
+}
+
+/// Why a connection ends, for the log and the score.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The remote end closed it, or the network did.
+    Remote(String),
+    /// A second connection to the same peer took its place.
+    Replaced,
+    /// Nothing was said for too long.
+    Idle,
+    /// It let us wait for too long.
+    Stalled,
+    /// It broke the protocol.
+    Protocol(String),
+    /// It is banned.
+    Banned,
+    /// It is over a limit.
+    Limit,
+    /// The node stops, or its user asked.
+    Shutdown,
+}
+
+/// Why a want ended without its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantError {
+    /// Nobody who could be asked has it.
+    NoProvider,
+    /// Somebody has it, but did not deliver in time.
+    ProviderFailed,
+    /// It would cost more than the job may spend.
+    OverBudget,
+}
+
+/// What happened.
+#[expect(missing_docs, reason = "each variant says what its fields are")]
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A retrieval begins; discovery may be asked for `root`.
+    JobStarted { job: JobId, root: Cid, order: Order },
+    /// It wants these too (never one twice while it is open).
+    Want { job: JobId, blocks: Vec<Multihash> },
+    /// It no longer wants these.
+    Unwant { job: JobId, blocks: Vec<Multihash> },
+    /// It ended; all its wants with it.
+    JobEnded { job: JobId },
+
+    /// An address was given, by a person or by discovery; `peer` if it is known.
+    Address { address: SocketAddr, peer: Option<PeerId>, job: Option<JobId>, keep: bool },
+    /// Everything that discovery had for the job's root has been said.
+    DiscoveryDone { job: JobId },
+
+    /// A handshake is done. `dialed` is the address that was dialed, if we did.
+    Connected { conn: ConnId, peer: PeerId, remote: SocketAddr, dialed: Option<SocketAddr> },
+    /// A dial failed, or a handshake did.
+    DialFailed { address: SocketAddr, reason: String },
+    /// A connection ended (also after [`Output::Close`]).
+    Disconnected { conn: ConnId, reason: CloseReason },
+    /// A control message came.
+    Received { conn: ConnId, message: Message },
+    /// A block is whole and has its hash; it is stored and delivered already.
+    BlockVerified { conn: ConnId, hash: Multihash, len: u32 },
+    /// A block came with a wrong hash, or one came that was not asked for.
+    BlockRejected { conn: ConnId, hash: Multihash, len: u32, wanted: bool },
+    /// Block bytes arrived (progress of a transfer under way).
+    Progress { conn: ConnId, bytes: u32 },
+    /// What the store knows of the blocks asked by [`Output::LookUp`].
+    LookedUp { conn: ConnId, found: Vec<(Multihash, barrow_wire::Presence)> },
+    /// A block of [`Output::SendBlock`] was read and handed to the session, or could not be read.
+    BlockQueued { conn: ConnId, hash: Multihash, len: Option<u32> },
+    /// All of a block's bytes were given to the socket.
+    BlockSent { conn: ConnId, hash: Multihash, len: u32 },
+}
+
+/// What the shell is to do.
+#[expect(missing_docs, reason = "each variant says what its fields are")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Dial; answer with `Connected` or `DialFailed`.
+    Connect { address: SocketAddr, peer: Option<PeerId> },
+    /// Close; answer with `Disconnected`.
+    Close { conn: ConnId, reason: CloseReason },
+    /// Send a control message.
+    Send { conn: ConnId, message: Message },
+    /// Ask the store which of these are here; answer with `LookedUp`.
+    LookUp { conn: ConnId, blocks: Vec<Multihash> },
+    /// Read the block and send it; answer with `BlockQueued`, and `BlockSent` later.
+    SendBlock { conn: ConnId, hash: Multihash },
+    /// A queued block needs not be sent any more, if none of it was.
+    CancelBlock { conn: ConnId, hash: Multihash },
+    /// Ask discovery who provides this; answer with `Address`… and `DiscoveryDone`.
+    Discover { job: JobId, root: Cid },
+    /// A want ended without its block (delivery itself is the shell's, before `BlockVerified`).
+    Failed { job: JobId, hash: Multihash, error: WantError },
+    /// Refuse this peer until then, also after a restart.
+    Ban { peer: PeerId, until: Moment, reason: String },
+}

@@ -1,0 +1,117 @@
+//! Retrievals: which blocks each still wants, and how it goes.
+
+use super::{ConnId, JobId, Moment, Order};
+use barrow_wire::{Cid, Multihash};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How far the search for a job's providers is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Search {
+    NotYet,
+    Running,
+    Done(Moment),
+}
+
+/// One retrieval.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub root: Cid,
+    pub order: Order,
+    pub started_at: Moment,
+    pub search: Search,
+    /// Blocks wanted and not yet here.
+    pub open: BTreeSet<Multihash>,
+    /// Those of them that were not asked for yet, and some that are wanted no longer.
+    pub backlog: VecDeque<Multihash>,
+    /// Those of them that were asked for.
+    pub active: usize,
+    /// Connections whose peer has the whole DAG of the root.
+    pub complete: BTreeSet<ConnId>,
+    /// Connections whose peer delivered blocks and has denied none.
+    pub proven: BTreeSet<ConnId>,
+    /// Connections whose peer has denied a block.
+    pub partial: BTreeSet<ConnId>,
+    /// When bytes of a block last came, or the job was started.
+    pub progress_at: Moment,
+    pub blocks_wanted: u64,
+    pub blocks_received: u64,
+    pub bytes_received: u64,
+    /// The length of the last block, as a guess at the next.
+    pub block_bytes: u64,
+    /// What blocks cost so far, in price times bytes.
+    pub spent: u128,
+}
+
+/// A guess at a block of which nothing is known.
+const BLOCK_BYTES_GUESS: u64 = 256 << 10;
+
+impl Job {
+    fn new(now: Moment, root: Cid, order: Order) -> Self {
+        Self {
+            root,
+            order,
+            started_at: now,
+            search: Search::NotYet,
+            open: BTreeSet::new(),
+            backlog: VecDeque::new(),
+            active: 0,
+            complete: BTreeSet::new(),
+            proven: BTreeSet::new(),
+            partial: BTreeSet::new(),
+            progress_at: now,
+            blocks_wanted: 0,
+            blocks_received: 0,
+            bytes_received: 0,
+            block_bytes: BLOCK_BYTES_GUESS,
+            spent: 0,
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.complete.remove(&conn);
+        self.proven.remove(&conn);
+        self.partial.remove(&conn);
+    }
+
+    /// Whether the peer surely has what the job wants next, or so likely that asking first
+    /// would be a waste.
+    pub(super) fn trusts(&self, conn: ConnId, alone: bool) -> bool {
+        self.complete.contains(&conn) || (alone && self.proven.contains(&conn))
+    }
+}
+
+/// All retrievals.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(BTreeMap<JobId, Job>);
+
+impl Jobs {
+    pub(super) fn start(&mut self, now: Moment, job: JobId, root: Cid, order: Order) {
+        let before = self.0.insert(job, Job::new(now, root, order));
+        assert!(before.is_none(), "a job's id is its own");
+    }
+
+    pub(super) fn end(&mut self, job: JobId) -> Option<Job> {
+        self.0.remove(&job)
+    }
+
+    pub(super) fn get(&self, job: JobId) -> Option<&Job> {
+        self.0.get(&job)
+    }
+
+    pub(super) fn get_mut(&mut self, job: JobId) -> Option<&mut Job> {
+        self.0.get_mut(&job)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
+        self.0.iter().map(|(id, job)| (*id, job))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (JobId, &mut Job)> {
+        self.0.iter_mut().map(|(id, job)| (*id, job))
+    }
+
+    pub(super) fn ids(&self) -> Vec<JobId> {
+        self.0.keys().copied().collect()
+    }
+}

@@ -1,0 +1,348 @@
+//! Connections, one a peer, and what is remembered of peers beyond their connections.
+
+use super::{
+    ConnId, JobId, Moment,
+    pace::{Mark, Pace},
+};
+use barrow_wire::{Multihash, PeerId};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+/// Peers that are remembered; the longest unheard of goes first.
+const RECORDS_MAX: usize = 1_000;
+/// So many offences, and a peer is banned.
+const OFFENCES_MAX: u32 = 3;
+/// So many times in a row may a peer say that it has a block and then not have it.
+const LIES_MAX: u32 = 3;
+/// Blocks that may come although we took the wish back, as the two crossed.
+const CROSSED_MAX: u32 = 1_024;
+/// Control messages that a peer may send at once, and every second after.
+const MESSAGES_MAX: u32 = 8_192;
+
+/// A block asked of a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub hash: Multihash,
+    /// Its length, or a guess.
+    pub bytes: u64,
+    pub sent_at: Moment,
+    pub mark: Mark,
+    /// Block bytes that had come on the connection when it was asked for.
+    pub bytes_before: u64,
+    /// When another peer should be asked too.
+    pub hedge_at: Moment,
+    /// What it costs, set aside from the job's budget.
+    pub cost: Option<(JobId, u128)>,
+}
+
+/// A connection and all that we want of the peer behind it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub id: PeerId,
+    pub remote: SocketAddr,
+    /// The address that we dialed, if we did.
+    pub dialed: Option<SocketAddr>,
+    /// Where it says that it listens.
+    pub listens: Option<SocketAddr>,
+    pub agent: Option<String>,
+    pub connected_at: Moment,
+    /// When anything was last received.
+    pub heard_at: Moment,
+    /// When block bytes last came.
+    pub bytes_at: Moment,
+    /// Block bytes that came, whole blocks or not.
+    pub bytes_in: u64,
+    pub pace: Pace,
+    /// What a MiB costs there, once it said so.
+    pub price: Option<u64>,
+    /// Blocks asked for, oldest first.
+    pub requests: VecDeque<Request>,
+    /// The sum of their bytes.
+    pub outstanding_bytes: u64,
+    /// Entries of `WantHave` that it did not answer yet.
+    pub asked: u32,
+    /// Wishes that may be taken back with the next message.
+    pub cancels: Vec<Multihash>,
+    /// Nothing came for long though blocks were asked for.
+    pub stalled: bool,
+    /// Blocks that may still come although we no longer want them.
+    crossed: u32,
+    messages: u32,
+    messages_at: Moment,
+    pub blocks_received: u64,
+    pub bytes_received: u64,
+}
+
+impl Peer {
+    pub(super) fn new(
+        now: Moment,
+        id: PeerId,
+        remote: SocketAddr,
+        dialed: Option<SocketAddr>,
+        rate: Option<u64>,
+    ) -> Self {
+        Self {
+            id,
+            remote,
+            dialed,
+            listens: dialed,
+            agent: None,
+            connected_at: now,
+            heard_at: now,
+            bytes_at: now,
+            bytes_in: 0,
+            pace: Pace::with_rate(rate),
+            price: None,
+            requests: VecDeque::new(),
+            outstanding_bytes: 0,
+            asked: 0,
+            cancels: Vec::new(),
+            stalled: false,
+            crossed: 0,
+            messages: 0,
+            messages_at: now,
+            blocks_received: 0,
+            bytes_received: 0,
+        }
+    }
+
+    /// Notes that a block is asked for.
+    pub(super) fn request(
+        &mut self,
+        now: Moment,
+        hash: Multihash,
+        bytes: u64,
+        patience: Duration,
+        cost: Option<(JobId, u128)>,
+    ) {
+        let idle = self.requests.is_empty();
+        if idle {
+            self.bytes_at = now;
+        }
+        let mark = self.pace.mark(now, idle);
+        self.outstanding_bytes += bytes;
+        let (sent_at, bytes_before) = (now, self.bytes_in);
+        let hedge_at = now.after(patience);
+        let request = Request { hash, bytes, sent_at, mark, bytes_before, hedge_at, cost };
+        self.requests.push_back(request);
+    }
+
+    /// Takes a request out, if there is one.
+    pub(super) fn take_request(&mut self, hash: &Multihash) -> Option<Request> {
+        let at = self.requests.iter().position(|request| request.hash == *hash)?;
+        let request = self.requests.remove(at)?;
+        self.outstanding_bytes -= request.bytes;
+        Some(request)
+    }
+
+    /// Whether a block was asked of it.
+    pub(super) fn is_asked_for(&self, hash: &Multihash) -> bool {
+        self.requests.iter().any(|request| request.hash == *hash)
+    }
+
+    /// Whether one more block may be asked of it now: two, or what its pace is worth.
+    pub(super) fn has_room(&self) -> bool {
+        !self.stalled
+            && (self.requests.len() < 2 || self.outstanding_bytes < self.pace.pipeline_bytes())
+    }
+
+    /// A block may still come that is no longer wanted.
+    pub(super) fn may_cross(&mut self, blocks: u32) {
+        self.crossed = self.crossed.saturating_add(blocks).min(CROSSED_MAX);
+    }
+
+    /// A block came that is not wanted: whether it may have crossed our change of mind.
+    pub(super) fn crossed(&mut self) -> bool {
+        let may = self.crossed > 0;
+        self.crossed = self.crossed.saturating_sub(1);
+        may
+    }
+
+    /// Counts a control message; false when there are too many of them.
+    pub(super) fn count_message(&mut self, now: Moment) -> bool {
+        let seconds = now.since(self.messages_at).as_secs();
+        if seconds > 0 {
+            let spared = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(MESSAGES_MAX);
+            self.messages = self.messages.saturating_sub(spared);
+            self.messages_at = now;
+        }
+        self.messages += 1;
+        self.messages <= MESSAGES_MAX
+    }
+}
+
+/// What is remembered of a peer.
+#[derive(Clone, Debug, Default)]
+struct Record {
+    offences: u32,
+    /// Since the last block that it delivered.
+    lies: u32,
+    banned_until: Option<Moment>,
+    rate: Option<u64>,
+    /// Order of the last change.
+    touched: u64,
+}
+
+/// All connections and records.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    conns: BTreeMap<ConnId, Peer>,
+    by_id: BTreeMap<PeerId, ConnId>,
+    records: BTreeMap<PeerId, Record>,
+    oldest: BTreeSet<(u64, PeerId)>,
+    touches: u64,
+}
+
+impl Peers {
+    pub(super) fn insert(&mut self, conn: ConnId, peer: Peer) {
+        let replaced = self.by_id.insert(peer.id, conn);
+        assert!(replaced.is_none(), "a peer has one connection");
+        self.conns.insert(conn, peer);
+    }
+
+    /// Takes a connection out; its rate is remembered.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Peer> {
+        let peer = self.conns.remove(&conn)?;
+        self.by_id.remove(&peer.id);
+        if let Some(rate) = peer.pace.rate() {
+            self.record(peer.id).rate = Some(rate);
+        }
+        Some(peer)
+    }
+
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Peer> {
+        self.conns.get(&conn)
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
+        self.conns.get_mut(&conn)
+    }
+
+    pub(super) fn conn_of(&self, peer: &PeerId) -> Option<ConnId> {
+        self.by_id.get(peer).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
+        self.conns.iter().map(|(conn, peer)| (*conn, peer))
+    }
+
+    pub(super) fn conns(&self) -> Vec<ConnId> {
+        self.conns.keys().copied().collect()
+    }
+
+    /// The rate that the peer had when it was last here.
+    pub(super) fn known_rate(&self, peer: &PeerId) -> Option<u64> {
+        self.records.get(peer).and_then(|record| record.rate)
+    }
+
+    /// Counts an offence; true when it was one too many.
+    pub(super) fn offend(&mut self, peer: PeerId) -> bool {
+        let record = self.record(peer);
+        record.offences += 1;
+        record.offences >= OFFENCES_MAX
+    }
+
+    /// Counts a block that the peer said to have and had not; true when that is an offence.
+    pub(super) fn lied(&mut self, peer: PeerId) -> bool {
+        let record = self.record(peer);
+        record.lies += 1;
+        record.lies >= LIES_MAX
+    }
+
+    /// The peer delivered, so what it said was not all lies.
+    pub(super) fn delivered(&mut self, peer: &PeerId) {
+        if let Some(record) = self.records.get_mut(peer) {
+            record.lies = 0;
+        }
+    }
+
+    pub(super) fn ban(&mut self, peer: PeerId, until: Moment) {
+        let record = self.record(peer);
+        (record.banned_until, record.offences, record.lies) = (Some(until), 0, 0);
+    }
+
+    /// Until when the peer is banned, if it is.
+    pub(super) fn banned_until(&self, peer: &PeerId, now: Moment) -> Option<Moment> {
+        self.records.get(peer)?.banned_until.filter(|&until| until > now)
+    }
+
+    /// Everyone who is banned.
+    pub(super) fn bans(&self, now: Moment) -> Vec<(PeerId, Moment)> {
+        let banned = self.records.keys().map(|peer| (*peer, self.banned_until(peer, now)));
+        banned.filter_map(|(peer, until)| Some((peer, until?))).collect()
+    }
+
+    /// Offences of a peer so far.
+    pub(super) fn offences(&self, peer: &PeerId) -> u32 {
+        self.records.get(peer).map_or(0, |record| record.offences)
+    }
+
+    fn record(&mut self, peer: PeerId) -> &mut Record {
+        self.touches += 1;
+        if let Some(record) = self.records.get(&peer) {
+            self.oldest.remove(&(record.touched, peer));
+        } else if self.records.len() >= RECORDS_MAX
+            && let Some((_, oldest)) = self.oldest.pop_first()
+        {
+            self.records.remove(&oldest);
+        }
+        self.oldest.insert((self.touches, peer));
+        let record = self.records.entry(peer).or_default();
+        record.touched = self.touches;
+        record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u32) -> PeerId {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&n.to_be_bytes());
+        PeerId::from_public_key(key)
+    }
+
+    #[test]
+    fn records_are_bounded_and_the_longest_unheard_of_goes_first() {
+        let mut peers = Peers::default();
+        for n in 0..RECORDS_MAX as u32 {
+            peers.offend(peer(n));
+        }
+        peers.offend(peer(0));
+        peers.offend(peer(5_000));
+        assert_eq!(peers.records.len(), RECORDS_MAX);
+        assert_eq!(peers.oldest.len(), RECORDS_MAX);
+        assert_eq!(peers.offences(&peer(0)), 2);
+        assert_eq!(peers.offences(&peer(1)), 0);
+    }
+
+    #[test]
+    fn a_ban_ends() {
+        let mut peers = Peers::default();
+        let until = Moment(Duration::from_secs(10));
+        peers.ban(peer(1), until);
+        assert_eq!(peers.banned_until(&peer(1), Moment(Duration::from_secs(9))), Some(until));
+        assert_eq!(peers.banned_until(&peer(1), until), None);
+    }
+
+    #[test]
+    fn a_delivered_block_clears_lies_but_no_offences() {
+        let mut peers = Peers::default();
+        assert!(!peers.lied(peer(1)));
+        assert!(!peers.lied(peer(1)));
+        peers.delivered(&peer(1));
+        assert!(!peers.lied(peer(1)));
+        peers.offend(peer(1));
+        peers.offend(peer(1));
+        peers.delivered(&peer(1));
+        assert!(peers.offend(peer(1)));
+    }
+}

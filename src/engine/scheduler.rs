@@ -1,0 +1,301 @@
+//! Whom to ask for which block: the optimal peer, how far ahead, and what to do about late ones.
+
+use super::{
+    ConnId, Engine, JobId, Timer, WantError,
+    wants::{Knows, OWNERS_MAX, Want},
+};
+use barrow_wire::{Message, Multihash};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Blocks that are looked at in one go: those behind them have their turn later.
+const SCAN_MAX: usize = 64;
+/// A block is late when it took so many times as long as expected.
+const LATE_FACTOR: u32 = 4;
+/// A block is late after so long at the earliest.
+const LATE_MIN: Duration = Duration::from_millis(250);
+/// A peer of which no byte comes for so long has stalled, and more where it is far away.
+const STALL_MIN: Duration = Duration::from_secs(2);
+/// A peer that does not even answer a ping for so long is gone.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+/// A rate for peers while no peer's is known, in bytes a second.
+const RATE_GUESS: u64 = 2 << 20;
+/// Blocks wanted up to which an idle peer may double what another is asked for.
+const ENDGAME_WANTS_MAX: usize = 16;
+/// An idle peer must promise to be faster by more than this to be asked as well.
+const ENDGAME_GAIN_MIN: Duration = Duration::from_millis(50);
+/// Parts of its best time by which a peer may be slower and still count as equal.
+const EQUAL_PARTS: u32 = 4;
+
+impl Engine {
+    /// Gives every block that can be asked for now to the peer that will have sent it first.
+    pub(super) fn schedule(&mut self) {
+        let mut lists: BTreeMap<ConnId, Vec<Multihash>> = BTreeMap::new();
+        while self.wants.has_ready() && self.has_room() {
+            if !self.assign(&mut lists) {
+                break;
+            }
+        }
+        if !self.wants.has_ready() && (1..=ENDGAME_WANTS_MAX).contains(&self.wants.len()) {
+            self.endgame(&mut lists);
+        }
+        for (conn, blocks) in lists {
+            self.send(conn, Message::WantBlock { blocks });
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        if let Some(at) = self.down.as_ref().and_then(|bucket| bucket.wait(self.now)) {
+            self.timers.set(Timer::Download, at);
+            return false;
+        }
+        self.inflight_bytes < self.config.inflight_bytes_max
+            && self.peers.iter().any(|(_, peer)| peer.has_room())
+    }
+
+    /// One pass over the most urgent blocks. A block whose best peer is full waits for it, unless
+    /// so much waits there already that another would be sooner. Returns whether it gave any out.
+    fn assign(&mut self, lists: &mut BTreeMap<ConnId, Vec<Multihash>>) -> bool {
+        let blocks: Vec<_> = self.wants.ready().take(SCAN_MAX).collect();
+        let rate_unknown = self.rate_unknown();
+        let mut waiting: BTreeMap<ConnId, u64> = BTreeMap::new();
+        let mut any = false;
+        for hash in blocks {
+            if !self.has_room() {
+                break;
+            }
+            let Some(want) = self.wants.get(&hash) else { continue };
+            let best = self.best_peer(want, &waiting, rate_unknown, None);
+            let Some((conn, bytes)) = best else {
+                self.refuse_if_dear(&hash);
+                continue;
+            };
+            let room = self.peers.get(conn).is_some_and(|peer| peer.has_room());
+            let fits = self.inflight_bytes + bytes <= self.config.inflight_bytes_max
+                || self.inflight_bytes == 0;
+            if room && fits {
+                self.request(conn, &hash, bytes);
+                lists.entry(conn).or_default().push(hash);
+                any = true;
+            } else {
+                *waiting.entry(conn).or_default() += bytes;
+            }
+        }
+        any
+    }
+
+    /// The rate to expect of a peer that was never tried: the best known, so that it is tried.
+    fn rate_unknown(&self) -> u64 {
+        self.peers.iter().filter_map(|(_, peer)| peer.pace.rate()).max().unwrap_or(RATE_GUESS)
+    }
+
+    /// The peer that would deliver first, or a cheaper one that is about as good, with the bytes
+    /// that the block has or is guessed to have.
+    fn best_peer(
+        &self,
+        want: &Want,
+        waiting: &BTreeMap<ConnId, u64>,
+        rate_unknown: u64,
+        not: Option<ConnId>,
+    ) -> Option<(ConnId, u64)> {
+        let guess = self.bytes_guess(want);
+        let mut offers = Vec::new();
+        for holder in want.holders() {
+            let Knows::Has { len, .. } = holder.knows else { continue };
+            let Some(peer) = self.peers.get(holder.conn) else { continue };
+            let bytes = if len == 0 { guess } else { u64::from(len) };
+            let price = peer.price.unwrap_or(0);
+            if peer.stalled
+                || Some(holder.conn) == not
+                || want.owners().contains(&holder.conn)
+                || self.payer(want, price, bytes).is_none()
+            {
+                continue;
+            }
+            let ahead = waiting.get(&holder.conn).copied().unwrap_or(0);
+            let time = peer.pace.time_for(peer.outstanding_bytes + ahead + bytes, rate_unknown);
+            offers.push((time, price, holder.conn, bytes));
+        }
+        let fastest = offers.iter().map(|offer| offer.0).min()?;
+        let equal = fastest + fastest / EQUAL_PARTS;
+        offers
+            .into_iter()
+            .filter(|offer| offer.0 <= equal)
+            .min_by_key(|&(time, price, conn, _)| (price, time, conn))
+            .map(|(_, _, conn, bytes)| (conn, bytes))
+    }
+
+    fn bytes_guess(&self, want: &Want) -> u64 {
+        let jobs = want.jobs.iter().filter_map(|id| self.jobs.get(*id));
+        jobs.map(|job| job.block_bytes).max().unwrap_or(1)
+    }
+
+    /// The job that can pay for a block, with what it costs in price times bytes.
+    fn payer(&self, want: &Want, price: u64, bytes: u64) -> Option<(JobId, u128)> {
+        if price > self.config.price_max {
+            return None;
+        }
+        let cost = u128::from(price) * u128::from(bytes);
+        let budget = u128::from(self.config.budget) << 20;
+        want.jobs.iter().find_map(|id| {
+            let job = self.jobs.get(*id)?;
+            (cost == 0 || job.spent + cost <= budget).then_some((*id, cost))
+        })
+    }
+
+    /// Ends a want that can be had only for more than its jobs may spend.
+    fn refuse_if_dear(&mut self, hash: &Multihash) {
+        let Some(want) = self.wants.get(hash) else { return };
+        let bytes = self.bytes_guess(want);
+        let dear = want.holders().iter().all(|holder| match holder.knows {
+            Knows::Has { len, .. } => {
+                let price = self.peers.get(holder.conn).and_then(|peer| peer.price).unwrap_or(0);
+                let bytes = if len == 0 { bytes } else { u64::from(len) };
+                self.payer(want, price, bytes).is_none()
+            }
+            Knows::Asked { .. } => false,
+            Knows::Not | Knows::Bad => true,
+        });
+        if dear {
+            for id in want.jobs.clone() {
+                self.fail(hash, id, WantError::OverBudget);
+            }
+        }
+    }
+
+    /// Notes that a block is asked of a peer.
+    pub(super) fn request(&mut self, conn: ConnId, hash: &Multihash, bytes: u64) {
+        let rate_unknown = self.rate_unknown();
+        let Some(want) = self.wants.get(hash) else { return };
+        let price = self.peers.get(conn).and_then(|peer| peer.price).unwrap_or(0);
+        let cost = self.payer(want, price, bytes).filter(|(_, cost)| *cost > 0);
+        if let Some((id, cost)) = cost
+            && let Some(job) = self.jobs.get_mut(id)
+        {
+            job.spent += cost;
+        }
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let expected = peer.pace.time_for(peer.outstanding_bytes + bytes, rate_unknown);
+        let patience = (expected * LATE_FACTOR).max(LATE_MIN);
+        peer.request(now, *hash, bytes, patience, cost);
+        let stall = stall_time(peer.pace.rtt());
+        self.timers.set_earlier(Timer::Transfer(conn), now.after(patience.min(stall)));
+        self.inflight_bytes += bytes;
+        self.wants.own(hash, conn);
+        if let Some(bucket) = &mut self.down {
+            bucket.pass(now, bytes);
+        }
+    }
+
+    /// Looks after a peer's late blocks.
+    pub(super) fn on_transfer_timer(&mut self, conn: ConnId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(front) = peer.requests.front().cloned() else { return };
+        let stall = stall_time(peer.pace.rtt());
+        let silent = now.since(peer.bytes_at);
+        if silent >= SILENT_MAX && now.since(peer.heard_at) >= SILENT_MAX {
+            return self.close(conn, super::CloseReason::Stalled);
+        }
+        let late = peer.requests.iter().any(|request| request.hedge_at <= now);
+        if late {
+            peer.pace.slowed(peer.bytes_in - front.bytes_before, now.since(front.sent_at));
+        }
+        if silent >= stall && !peer.stalled {
+            peer.stalled = true;
+            self.ping(conn);
+        }
+        if late || silent >= stall {
+            self.relieve(conn);
+        }
+        let Some(peer) = self.peers.get(conn).filter(|peer| !peer.requests.is_empty()) else {
+            return;
+        };
+        let hedge = peer.requests.iter().map(|request| request.hedge_at).min();
+        let check = if peer.stalled { now.after(STALL_MIN) } else { peer.bytes_at.after(stall) };
+        let next = hedge.map_or(check, |hedge| hedge.min(check));
+        self.timers.set(Timer::Transfer(conn), next.max(now.after(LATE_MIN / 10)));
+    }
+
+    /// Gives a slow peer's blocks to others: the one that may be half here to a second owner,
+    /// the rest for good, where that is sooner.
+    fn relieve(&mut self, conn: ConnId) {
+        let rate_unknown = self.rate_unknown();
+        let now = self.now;
+        let Some(peer) = self.peers.get(conn) else { return };
+        let stalled = peer.stalled;
+        let hashes: Vec<_> = peer.requests.iter().map(|request| request.hash).collect();
+        let (mut ahead, mut cancelled, mut waiting) = (0, Vec::new(), BTreeMap::new());
+        for (place, hash) in hashes.into_iter().enumerate() {
+            let (Some(want), Some(peer)) = (self.wants.get(&hash), self.peers.get_mut(conn)) else {
+                continue;
+            };
+            let Some(request) = peer.requests.iter_mut().find(|request| request.hash == hash)
+            else {
+                continue;
+            };
+            if request.hedge_at <= now {
+                request.hedge_at = now.after(stall_time(peer.pace.rtt()) * 2);
+            }
+            ahead += request.bytes;
+            let own_time = peer.pace.time_for(ahead, rate_unknown);
+            let other = self.best_peer(want, &waiting, rate_unknown, Some(conn));
+            let Some((other, bytes)) = other else { continue };
+            let Some(helper) = self.peers.get(other) else { continue };
+            let load = helper.outstanding_bytes + waiting.get(&other).copied().unwrap_or(0);
+            if !stalled && helper.pace.time_for(load + bytes, rate_unknown) * 2 > own_time {
+                continue;
+            }
+            if place == 0 {
+                if want.owners().len() < OWNERS_MAX {
+                    self.request(other, &hash, bytes);
+                    self.send(other, Message::WantBlock { blocks: vec![hash] });
+                }
+            } else if self.release(conn, &hash).is_some() {
+                ahead -= bytes.min(ahead);
+                *waiting.entry(other).or_default() += bytes;
+                cancelled.push(hash);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(conn)
+            && !cancelled.is_empty()
+        {
+            peer.may_cross(u32::try_from(cancelled.len()).unwrap_or(u32::MAX));
+            self.send(conn, Message::Cancel { blocks: cancelled });
+        }
+    }
+
+    /// Nothing is left to give out: a peer that is idle is asked for a block that another will
+    /// not have sent for long.
+    fn endgame(&mut self, lists: &mut BTreeMap<ConnId, Vec<Multihash>>) {
+        let rate_unknown = self.rate_unknown();
+        let none = BTreeMap::new();
+        let mut late = Vec::new();
+        for (hash, want) in self.wants.iter().filter(|(_, want)| want.owners().len() == 1) {
+            let Some(owner) = want.owners().first().and_then(|owner| self.peers.get(*owner)) else {
+                continue;
+            };
+            let owner_time = owner.pace.time_for(owner.outstanding_bytes, rate_unknown);
+            let best = self.best_peer(want, &none, rate_unknown, None);
+            let Some((conn, bytes)) = best else { continue };
+            let Some(peer) = self.peers.get(conn).filter(|peer| peer.requests.is_empty()) else {
+                continue;
+            };
+            let time = peer.pace.time_for(bytes, rate_unknown);
+            if time * 2 + ENDGAME_GAIN_MIN < owner_time {
+                late.push((*hash, conn, bytes));
+            }
+        }
+        for (hash, conn, bytes) in late {
+            if self.has_room() && self.peers.get(conn).is_some_and(|peer| peer.requests.is_empty())
+            {
+                self.request(conn, &hash, bytes);
+                lists.entry(conn).or_default().push(hash);
+            }
+        }
+    }
+}
+
+fn stall_time(rtt: Duration) -> Duration {
+    STALL_MIN.max(rtt * 8)
+}

@@ -1,0 +1,277 @@
+//! Blocks that are asked for now: who has them, whose turn it is to send them, and which is next.
+
+use super::{ConnId, JobId, Moment, Order};
+use barrow_wire::Multihash;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Owners of a block at most: one, and another when it is late or nothing else is left to do.
+pub(super) const OWNERS_MAX: usize = 2;
+
+/// What is known of a peer and a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knows {
+    /// It was asked; a small block may come as the answer.
+    Asked { inline: bool },
+    /// It says so (`said`), or likely has it; its length, 0 if it did not say.
+    Has { len: u32, said: bool },
+    /// It has it not, so far.
+    Not,
+    /// It sent something else under this name.
+    Bad,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder {
+    pub conn: ConnId,
+    pub knows: Knows,
+}
+
+/// Which block goes first: smaller is sooner. Streams before bulk, streams in their order, bulk
+/// by rarity and then by chance, so that downloaders of one dataset do not all ask for one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    bulk: bool,
+    rank: u64,
+    chance: u32,
+}
+
+/// A block that somebody here waits for.
+#[derive(Debug)]
+pub(super) struct Want {
+    pub jobs: Vec<JobId>,
+    pub asked_at: Moment,
+    holders: Vec<Holder>,
+    /// Connections that it is requested on.
+    owners: Vec<ConnId>,
+    /// Somebody said to have it, at some time.
+    pub seen: bool,
+    bulk: bool,
+    sequence: u64,
+    chance: u32,
+    key: Option<Key>,
+}
+
+impl Want {
+    pub(super) fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    pub(super) fn owners(&self) -> &[ConnId] {
+        &self.owners
+    }
+
+    pub(super) fn knows(&self, conn: ConnId) -> Option<Knows> {
+        self.holders.iter().find(|holder| holder.conn == conn).map(|holder| holder.knows)
+    }
+
+    /// Whether nobody has it, and nobody may still say so.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.owners.is_empty()
+            && self.holders.iter().all(|holder| match holder.knows {
+                Knows::Asked { .. } | Knows::Has { .. } => false,
+                Knows::Not | Knows::Bad => true,
+            })
+    }
+
+    /// Whether somebody has it or sends it.
+    pub(super) fn has_provider(&self) -> bool {
+        !self.owners.is_empty() || self.count_has() > 0
+    }
+
+    fn count_has(&self) -> u64 {
+        self.holders.iter().filter(|holder| matches!(holder.knows, Knows::Has { .. })).count()
+            as u64
+    }
+
+    fn wanted_key(&self) -> Option<Key> {
+        let holders = self.count_has();
+        let ready = self.owners.is_empty() && holders > 0;
+        let rank = if self.bulk { holders } else { self.sequence };
+        ready.then_some(Key { bulk: self.bulk, rank, chance: self.chance })
+    }
+}
+
+/// All wants, and the order of those that have a holder and no owner.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    wants: BTreeMap<Multihash, Want>,
+    ready: BTreeSet<(Key, Multihash)>,
+    sequence: u64,
+}
+
+impl Wants {
+    /// A job wants a block. Returns whether it is new here.
+    pub(super) fn add(
+        &mut self,
+        now: Moment,
+        hash: Multihash,
+        job: JobId,
+        order: Order,
+        chance: u32,
+    ) -> bool {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let bulk = match order {
+            Order::Sequential => false,
+            Order::Bulk => true,
+        };
+        let mut new = false;
+        self.wants.entry(hash).or_insert_with(|| {
+            new = true;
+            Want {
+                jobs: Vec::new(),
+                asked_at: now,
+                holders: Vec::new(),
+                owners: Vec::new(),
+                seen: false,
+                bulk,
+                sequence,
+                chance,
+                key: None,
+            }
+        });
+        self.change(&hash, |want| {
+            if !want.jobs.contains(&job) {
+                want.jobs.push(job);
+            }
+            // A stream that waits for it takes it out of the crowd.
+            if want.bulk && !bulk {
+                (want.bulk, want.sequence) = (false, sequence);
+            }
+        });
+        new
+    }
+
+    pub(super) fn get(&self, hash: &Multihash) -> Option<&Want> {
+        self.wants.get(hash)
+    }
+
+    pub(super) fn remove(&mut self, hash: &Multihash) -> Option<Want> {
+        let want = self.wants.remove(hash)?;
+        if let Some(key) = want.key {
+            self.ready.remove(&(key, *hash));
+        }
+        Some(want)
+    }
+
+    /// Takes a job off a want; the want, if nobody else waits for it.
+    pub(super) fn remove_job(&mut self, hash: &Multihash, job: JobId) -> Option<Want> {
+        let want = self.wants.get_mut(hash)?;
+        want.jobs.retain(|other| *other != job);
+        if want.jobs.is_empty() { self.remove(hash) } else { None }
+    }
+
+    /// Notes what a peer says of a block. Returns what was known before, if it is wanted.
+    pub(super) fn learn(&mut self, hash: &Multihash, conn: ConnId, knows: Knows) -> Option<Knows> {
+        let mut before = None;
+        self.change(hash, |want| {
+            want.seen |= matches!(knows, Knows::Has { said: true, .. });
+            match want.holders.iter_mut().find(|holder| holder.conn == conn) {
+                Some(holder) => before = Some(std::mem::replace(&mut holder.knows, knows)),
+                None => want.holders.push(Holder { conn, knows }),
+            }
+        });
+        before
+    }
+
+    pub(super) fn own(&mut self, hash: &Multihash, conn: ConnId) {
+        self.change(hash, |want| {
+            assert!(!want.owners.contains(&conn), "a block is asked for once of a peer");
+            want.owners.push(conn);
+            assert!(want.owners.len() <= OWNERS_MAX, "a block has at most two owners");
+        });
+    }
+
+    pub(super) fn disown(&mut self, hash: &Multihash, conn: ConnId) {
+        self.change(hash, |want| want.owners.retain(|owner| *owner != conn));
+    }
+
+    /// A connection is gone. Returns the blocks that it held or was asked for.
+    pub(super) fn forget(&mut self, conn: ConnId) -> Vec<Multihash> {
+        let known = self.wants.iter().filter(|(_, want)| want.knows(conn).is_some());
+        let hashes: Vec<_> = known.map(|(hash, _)| *hash).collect();
+        for hash in &hashes {
+            self.change(hash, |want| {
+                want.owners.retain(|owner| *owner != conn);
+                want.holders.retain(|holder| holder.conn != conn);
+            });
+        }
+        hashes
+    }
+
+    /// The blocks that have a holder and no owner, the most urgent first.
+    pub(super) fn ready(&self) -> impl Iterator<Item = Multihash> {
+        self.ready.iter().map(|(_, hash)| *hash)
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Multihash, &Want)> {
+        self.wants.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.wants.len()
+    }
+
+    /// Every change goes through here, so that the order always follows from the wants.
+    fn change(&mut self, hash: &Multihash, change: impl FnOnce(&mut Want)) {
+        let Some(want) = self.wants.get_mut(hash) else { return };
+        change(want);
+        let key = want.wanted_key();
+        if key != want.key {
+            if let Some(old) = want.key {
+                self.ready.remove(&(old, *hash));
+            }
+            if let Some(new) = key {
+                self.ready.insert((new, *hash));
+            }
+            want.key = key;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barrow_wire::HashCode;
+
+    fn hash(n: u8) -> Multihash {
+        Multihash::of(HashCode::Sha2_256, &[n])
+    }
+
+    const HAS: Knows = Knows::Has { len: 1, said: true };
+
+    #[test]
+    fn streams_go_first_in_their_order_and_bulk_goes_by_rarity() {
+        let mut wants = Wants::default();
+        let now = Moment::default();
+        wants.add(now, hash(1), JobId(1), Order::Bulk, 0);
+        wants.add(now, hash(2), JobId(1), Order::Bulk, 9);
+        wants.add(now, hash(3), JobId(2), Order::Sequential, 5);
+        wants.add(now, hash(4), JobId(2), Order::Sequential, 1);
+        for n in 1..=4 {
+            wants.learn(&hash(n), ConnId(1), HAS);
+        }
+        wants.learn(&hash(1), ConnId(2), HAS);
+        let order: Vec<_> = wants.ready().collect();
+        assert_eq!(order, [hash(3), hash(4), hash(2), hash(1)]);
+        // A block that has its owner waits for it.
+        wants.own(&hash(3), ConnId(1));
+        assert_eq!(wants.ready().next(), Some(hash(4)));
+        wants.forget(ConnId(1));
+        assert_eq!(wants.ready().collect::<Vec<_>>(), [hash(1)]);
+    }
+
+    #[test]
+    fn a_want_lives_as_long_as_its_last_job() {
+        let mut wants = Wants::default();
+        assert!(wants.add(Moment::default(), hash(1), JobId(1), Order::Bulk, 0));
+        assert!(!wants.add(Moment::default(), hash(1), JobId(2), Order::Sequential, 0));
+        assert!(wants.remove_job(&hash(1), JobId(1)).is_none());
+        assert!(wants.remove_job(&hash(1), JobId(2)).is_some());
+        assert_eq!(wants.len(), 0);
+    }
+}
