@@ -258,8 +258,8 @@ impl Engine {
             return;
         }
         let silent = self.wants.iter().filter(|(_, want)| {
-            want.jobs.contains(&id)
-                && !matches!(want.knows(conn), Some(Knows::Has { .. } | Knows::Bad))
+            // What was asked already has its answer under way, or comes in its place.
+            want.jobs.contains(&id) && matches!(want.knows(conn), None | Some(Knows::Not))
         });
         for hash in silent.map(|(hash, _)| *hash).collect::<Vec<_>>() {
             self.wants.learn(&hash, conn, Knows::Has { len: 0, said: false });

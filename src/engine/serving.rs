@@ -36,8 +36,6 @@ struct Client {
     waits: usize,
     /// Bytes served, from where the others were when it came: the least is next.
     share: u64,
-    /// The length of the last block, as a guess at the next.
-    block_bytes: Option<u32>,
     blocks_sent: u64,
     bytes_sent: u64,
 }
@@ -45,7 +43,9 @@ struct Client {
 impl Client {
     fn bytes_of_next(&self) -> Option<u64> {
         let (_, len) = self.queue.front()?;
-        Some(u64::from(len.or(self.block_bytes).unwrap_or(BLOCK_BYTES_MAX as u32)))
+        // What is not known is taken for the worst until it is read, or a peer could have far
+        // more read than there is room for.
+        Some(len.map_or(BLOCK_BYTES_MAX as u64, u64::from))
     }
 
     fn may_send(&self, bytes: u64) -> bool {
@@ -274,9 +274,8 @@ impl Engine {
             bucket.correct(guess, bytes);
         }
         match len {
-            Some(len) => {
-                let Some(client) = self.serving.clients.get_mut(&conn) else { return };
-                client.block_bytes = Some(len);
+            Some(_) => {
+                let Some(client) = self.serving.clients.get(&conn) else { return };
                 // It was still being read when it was cancelled.
                 if client.sending.get(&hash).is_some_and(|sending| sending.cancelled) {
                     self.outputs.push_back(Output::CancelBlock { conn, hash });
