@@ -41,7 +41,7 @@ impl Engine {
         dialed: Option<SocketAddr>,
     ) {
         if let Some(address) = dialed {
-            self.dials.connected(address, id, conn);
+            self.dials.connected(self.now, address, id, conn);
         }
         if let Some(reason) = self.refuses(&id, dialed.is_some()) {
             self.dials.disconnected(self.now, conn, true, &mut self.rng);

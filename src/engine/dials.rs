@@ -36,7 +36,7 @@ struct Entry {
     jobs: BTreeSet<JobId>,
     state: State,
     failures: u32,
-    /// Not before.
+    /// Not before; while it is connected, since when.
     due: Moment,
 }
 
@@ -168,12 +168,18 @@ impl Dials {
     }
 
     /// A dial led to a connection with `peer`.
-    pub(super) fn connected(&mut self, address: SocketAddr, peer: PeerId, conn: ConnId) {
+    pub(super) fn connected(
+        &mut self,
+        now: Moment,
+        address: SocketAddr,
+        peer: PeerId,
+        conn: ConnId,
+    ) {
         let Some(entry) = self.book.get_mut(&address) else { return };
         if entry.state == State::Dialing {
             self.dialing -= 1;
         }
-        (entry.state, entry.peer, entry.failures) = (State::Connected(conn), Some(peer), 0);
+        (entry.state, entry.peer, entry.due) = (State::Connected(conn), Some(peer), now);
     }
 
     /// A connection that was dialed ended. It is dialed again after a while if it is kept, or if
@@ -181,7 +187,13 @@ impl Dials {
     pub(super) fn disconnected(&mut self, now: Moment, conn: ConnId, bad: bool, rng: &mut Rng) {
         for entry in self.book.values_mut().filter(|entry| entry.state == State::Connected(conn)) {
             entry.state = State::Idle;
-            entry.failures = if bad { 8 } else { 1 };
+            // One that does not last is as good as one that failed.
+            let lasted = now.since(entry.due) >= BACK_OFF_MAX;
+            entry.failures = match (bad, lasted) {
+                (true, _) => 8,
+                (false, true) => 1,
+                (false, false) => entry.failures.saturating_add(1),
+            };
             entry.due = now.after(jittered(back_off(entry.failures), rng));
         }
     }

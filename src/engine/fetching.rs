@@ -22,6 +22,8 @@ const ASK_PEERS_MAX: usize = 32;
 const UNANSWERED_MAX: u32 = 2 * WANTS_MAX as u32;
 /// Wishes that are taken back at the latest when there are so many.
 const CANCELS_MAX: usize = 32;
+/// So many bytes on a connection count as progress of what was asked for there.
+const PROGRESS_BYTES_MIN: u64 = 2 << 10;
 /// After so long, discovery may be asked again for a job that found nobody.
 const SEARCH_AGAIN: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -235,6 +237,7 @@ impl Engine {
         let roots: Vec<_> = want.jobs.clone();
         self.wants.learn(hash, conn, Knows::Has { len, said: true });
         if !complete {
+            self.allow_inline(conn, before);
             return;
         }
         for id in roots {
@@ -246,7 +249,17 @@ impl Engine {
             && len as usize <= INLINE_BLOCK_BYTES_MAX;
         if follows && may_own {
             self.request(conn, hash, u64::from(len));
-        } else if follows && let Some(peer) = self.peers.get_mut(conn) {
+        } else {
+            self.allow_inline(conn, before);
+        }
+    }
+
+    /// What was just said may answer an earlier question: the block that was asked for inline
+    /// since may still come.
+    fn allow_inline(&mut self, conn: ConnId, before: Option<Knows>) {
+        if before == Some(Knows::Asked { inline: true })
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
             peer.may_cross(1);
         }
     }
@@ -283,6 +296,7 @@ impl Engine {
             }
         }
         self.wants.learn(hash, conn, Knows::Not);
+        self.allow_inline(conn, before);
         let Some(id) = self.peers.get(conn).map(|peer| peer.id) else { return false };
         if requested && claimed && self.peers.lied(id) {
             self.offend(conn, "it says to have blocks that it has not");
@@ -359,9 +373,14 @@ impl Engine {
     pub(super) fn on_progress(&mut self, conn: ConnId, bytes: u32) -> bool {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(conn) else { return false };
-        let stalled = std::mem::replace(&mut peer.stalled, false);
-        (peer.heard_at, peer.bytes_at) = (now, now);
+        peer.heard_at = now;
         peer.bytes_in += u64::from(bytes);
+        // Pongs and the like are no progress of a block.
+        if peer.bytes_in < peer.bytes_noted + PROGRESS_BYTES_MIN {
+            return false;
+        }
+        (peer.bytes_at, peer.bytes_noted) = (now, peer.bytes_in);
+        let stalled = std::mem::replace(&mut peer.stalled, false);
         let Some(request) = peer.requests.front() else { return stalled };
         let Some(want) = self.wants.get(&request.hash) else { return stalled };
         for id in &want.jobs {

@@ -53,8 +53,10 @@ pub(super) struct Peer {
     pub heard_at: Moment,
     /// When block bytes last came.
     pub bytes_at: Moment,
-    /// Block bytes that came, whole blocks or not.
+    /// Bytes that came, of blocks whole or not, and of messages.
     pub bytes_in: u64,
+    /// What that was at `bytes_at`.
+    pub bytes_noted: u64,
     pub pace: Pace,
     /// What a MiB costs there, once it said so.
     pub price: Option<u64>,
@@ -94,6 +96,7 @@ impl Peer {
             heard_at: now,
             bytes_at: now,
             bytes_in: 0,
+            bytes_noted: 0,
             pace: Pace::with_rate(rate),
             price: None,
             requests: VecDeque::new(),
