@@ -12,6 +12,25 @@ pub struct PeerTarget {
     pub address: SocketAddr,
 }
 
+impl PeerTarget {
+    /// Reads `[ID@]HOST:PORT`, and looks the name up.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        use std::net::ToSocketAddrs as _;
+        let (id, host) = match text.rsplit_once('@') {
+            Some((id, host)) => {
+                (Some(id.parse().map_err(|error| format!("{id:?}: {error}"))?), host)
+            }
+            None => (None, text),
+        };
+        let mut addresses = host.to_socket_addrs().map_err(|error| format!("{host:?}: {error}"))?;
+        let address = addresses.next().ok_or_else(|| format!("{host:?} has no address"))?;
+        Ok(Self { id, address })
+    }
+}
+
 /// Bounds that follow from how much memory the node may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod reactor;
 pub mod workers;
 
+pub mod fetch;
 pub mod import;
 pub mod network_store;
 pub mod store_stream;
@@ -32,4 +33,5 @@ pub use barrow_wire as wire;
 pub use barrow_wire::{Cid, Codec, Identity, Multihash, PeerId};
 pub use block::Block;
 pub use config::Config;
+pub use node::Node;
 pub use pool::Pool;

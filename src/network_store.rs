@@ -1,1 +1,274 @@
-//! LocalStore first, then the Engine.
+//! LocalStore first, then the Engine: one place that knows which blocks are being fetched and who
+//! waits for them.
+
+use crate::{
+    block::Block,
+    disk::{DatasetId, Disk, StoreError},
+    engine::{Input, JobId, Order, WantError},
+    metrics::Metrics,
+    reactor::{Delivery, ReactorHandle},
+};
+use barrow_wire::{Cid, Multihash, Presence};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Waker,
+};
+
+/// The store with the swarm behind it. Cheap to clone.
+#[derive(Clone)]
+pub struct NetworkStore(Arc<Shared>);
+
+struct Shared {
+    disk: Disk,
+    reactor: ReactorHandle,
+    metrics: Arc<Metrics>,
+    next_job: AtomicU64,
+    wants: Mutex<Wants>,
+    /// Bytes of blocks that retrievals hold for readers who have not come to them.
+    held_bytes: AtomicUsize,
+    held_bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Wants {
+    by_hash: HashMap<Multihash, Vec<Arc<Waiter>>>,
+    /// Grows with each delivery, so that a look-up made without the lock can be told to be stale.
+    deliveries: u64,
+}
+
+/// What a block that was fetched came to.
+#[derive(Debug)]
+pub enum Arrival {
+    /// It is here.
+    Here {
+        /// Which.
+        hash: Multihash,
+        /// Its bytes.
+        len: usize,
+        /// The block itself, unless the holding limit was reached: then the store has it.
+        block: Option<Block>,
+    },
+    /// It could not be had.
+    Failed {
+        /// Which.
+        hash: Multihash,
+        /// Why.
+        error: WantError,
+    },
+}
+
+struct Waiter {
+    job: JobId,
+    dataset: Option<DatasetId>,
+    state: Mutex<WaiterState>,
+}
+
+#[derive(Default)]
+struct WaiterState {
+    arrivals: Vec<Arrival>,
+    waker: Option<Waker>,
+    /// The retrieval is gone: what arrives now is nobody's.
+    closed: bool,
+}
+
+impl NetworkStore {
+    /// Joins a store and the reactor that fetches what it lacks. Retrievals together hold at most
+    /// `held_bytes_max` bytes for their readers.
+    pub fn new(
+        disk: Disk,
+        reactor: ReactorHandle,
+        metrics: Arc<Metrics>,
+        held_bytes_max: usize,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            disk,
+            reactor,
+            metrics,
+            next_job: AtomicU64::new(0),
+            wants: Mutex::default(),
+            held_bytes: AtomicUsize::new(0),
+            held_bytes_max,
+        }))
+    }
+
+    /// The local store alone.
+    pub fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    /// Begins to fetch blocks of the dataset `root`. Blocks of a bulk retrieval go to `dataset`.
+    pub fn retrieve(&self, root: Cid, order: Order, dataset: Option<DatasetId>) -> Retrieval {
+        let job = JobId(self.0.next_job.fetch_add(1, Ordering::Relaxed));
+        self.0.reactor.send(Input::JobStarted { job, root, order });
+        let waiter = Waiter { job, dataset, state: Mutex::default() };
+        Retrieval { store: self.clone(), waiter: Arc::new(waiter), held_bytes: 0 }
+    }
+}
+
+impl Delivery for NetworkStore {
+    fn deliver(&self, block: Block) {
+        let hash = *block.hash();
+        let mut wants = self.0.wants.lock();
+        wants.deliveries += 1;
+        let Some(waiters) = wants.by_hash.remove(&hash) else {
+            // A second copy of a hedged block, or one that nobody waits for any more.
+            self.0.metrics.blocks_duplicate_total.add(1);
+            return;
+        };
+        let mut datasets = waiters.iter().filter_map(|waiter| waiter.dataset);
+        // Under the lock: whoever does not find it among the wants finds it in the store.
+        self.0.disk.put(block.clone(), datasets.next());
+        for dataset in datasets {
+            self.0.disk.reference(dataset, vec![hash]);
+        }
+        drop(wants);
+        for waiter in waiters {
+            let held = waiter.dataset.is_none() && self.0.hold(block.len());
+            let len = block.len();
+            let block = held.then(|| block.clone());
+            if !waiter.push(Arrival::Here { hash, len, block }) && held {
+                self.0.release(len);
+            }
+        }
+    }
+
+    fn fail(&self, job: JobId, hash: Multihash, error: WantError) {
+        let mut wants = self.0.wants.lock();
+        let Some(waiters) = wants.by_hash.get_mut(&hash) else { return };
+        let Some(at) = waiters.iter().position(|waiter| waiter.job == job) else { return };
+        let waiter = waiters.swap_remove(at);
+        if waiters.is_empty() {
+            wants.by_hash.remove(&hash);
+        }
+        drop(wants);
+        waiter.push(Arrival::Failed { hash, error });
+    }
+}
+
+impl Shared {
+    /// Whether a retrieval may keep `len` bytes more in memory.
+    fn hold(&self, len: usize) -> bool {
+        self.held_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                (held + len <= self.held_bytes_max).then_some(held + len)
+            })
+            .is_ok()
+    }
+
+    fn release(&self, len: usize) {
+        self.held_bytes.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+impl Waiter {
+    /// Hands an arrival over, unless the retrieval is gone.
+    fn push(&self, arrival: Arrival) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        state.arrivals.push(arrival);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+}
+
+/// One reader's fetching: it says what it wants next, and takes what arrived. Dropping it takes
+/// back every want that is still open.
+pub struct Retrieval {
+    store: NetworkStore,
+    waiter: Arc<Waiter>,
+    /// Bytes of arrivals taken and not yet given back by [`Self::release`].
+    held_bytes: usize,
+}
+
+impl Retrieval {
+    /// Asks for `blocks`, none of which it waits for already, and gives those that are here: they
+    /// need no fetching.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub fn want(&mut self, blocks: &[Multihash]) -> Result<Vec<Multihash>, StoreError> {
+        let shared = &self.store.0;
+        let before = shared.wants.lock().deliveries;
+        let (mut here, mut lacking) = split(&shared.disk, blocks)?;
+        let mut wants = shared.wants.lock();
+        if wants.deliveries != before {
+            let (since, still) = split(&shared.disk, &lacking)?;
+            here.extend(since);
+            lacking = still;
+        }
+        for hash in &lacking {
+            wants.by_hash.entry(*hash).or_default().push(self.waiter.clone());
+        }
+        drop(wants);
+        if !lacking.is_empty() {
+            shared.reactor.send(Input::Want { job: self.waiter.job, blocks: lacking });
+        }
+        Ok(here)
+    }
+
+    /// What arrived since the last call; if nothing did, `waker` is woken when something does.
+    pub fn arrivals(&mut self, waker: &Waker) -> Vec<Arrival> {
+        let mut state = self.waiter.state.lock();
+        if state.arrivals.is_empty() {
+            state.waker = Some(waker.clone());
+        }
+        let arrivals = mem::take(&mut state.arrivals);
+        drop(state);
+        self.held_bytes += arrivals.iter().map(held_len).sum::<usize>();
+        arrivals
+    }
+
+    /// The reader has given a held block of `len` bytes on.
+    pub fn release(&mut self, len: usize) {
+        self.held_bytes -= len;
+        self.store.0.release(len);
+    }
+}
+
+impl Drop for Retrieval {
+    fn drop(&mut self) {
+        let shared = &self.store.0;
+        let mut wants = shared.wants.lock();
+        wants.by_hash.retain(|_, waiters| {
+            waiters.retain(|waiter| waiter.job != self.waiter.job);
+            !waiters.is_empty()
+        });
+        drop(wants);
+        let mut state = self.waiter.state.lock();
+        state.closed = true;
+        let untaken: usize = state.arrivals.iter().map(held_len).sum();
+        drop(state);
+        shared.release(self.held_bytes + untaken);
+        shared.reactor.send(Input::JobEnded { job: self.waiter.job });
+    }
+}
+
+fn held_len(arrival: &Arrival) -> usize {
+    match arrival {
+        Arrival::Here { block: Some(block), .. } => block.len(),
+        Arrival::Here { block: None, .. } | Arrival::Failed { .. } => 0,
+    }
+}
+
+fn split(
+    disk: &Disk,
+    blocks: &[Multihash],
+) -> Result<(Vec<Multihash>, Vec<Multihash>), StoreError> {
+    let presence = disk.presence(blocks)?;
+    let here = |(_, presence): &(&Multihash, Presence)| *presence != Presence::DontHave;
+    let (here, lacking): (Vec<_>, Vec<_>) = blocks.iter().zip(presence).partition(here);
+    let hashes = |pairs: Vec<(&Multihash, Presence)>| pairs.into_iter().map(|(h, _)| *h).collect();
+    Ok((hashes(here), hashes(lacking)))
+}

@@ -1,1 +1,565 @@
-//! The composition root.
+//! The composition root: every thread and channel of a node is made here.
+
+use crate::{
+    block::Block,
+    config::{Config, PeerTarget},
+    disk::{Disk, VerifyReport},
+    engine::{Engine, EngineConfig, Input},
+    fetch::{FetchProgress, fetch_dataset},
+    import::{ImportError, Importer},
+    local_store::{Dataset, DatasetInfo, LocalStore, Removed, StoreError, StoreOptions},
+    metrics::Metrics,
+    network_store::NetworkStore,
+    pool::Pool,
+    reactor::{Keys, Parts, ReactorHandle, Setup},
+    store_stream::{BlockSource, GetError, Scope, StoreStream},
+    unixfs::{Leaf, Link, Node as UnixFsNode, Profile, UnixFsError},
+    workers,
+};
+use barrow_wire::{Cid, Identity, PeerId, StaticKey};
+use parking_lot::Mutex;
+use rayon::ThreadPool;
+use std::{
+    fmt, fs,
+    io::{self, Read, Write as _},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Why a node did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The store.
+    Store(StoreError),
+    /// A socket, a thread or a file.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Why something was not stored.
+#[derive(Debug)]
+pub enum PutError {
+    /// It cannot be read or built.
+    Import(ImportError),
+    /// It cannot be written.
+    Store(StoreError),
+}
+
+impl fmt::Display for PutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Import(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PutError {}
+
+impl From<StoreError> for PutError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// How something is put.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// How files become blocks.
+    pub profile: Profile,
+    /// Its file name, if it has one.
+    pub name: Option<String>,
+    /// Its media type, if it is known.
+    pub mimetype: Option<String>,
+}
+
+/// What was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// What names it.
+    pub cid: Cid,
+    /// Bytes of content.
+    pub size: u64,
+    /// Its blocks.
+    pub blocks: u64,
+}
+
+/// What a path leads to.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Its own CID.
+    pub cid: Cid,
+    /// What it is.
+    pub kind: ResolvedKind,
+}
+
+/// What a CID with a path may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResolvedKind {
+    /// A file of so many bytes.
+    File(u64),
+    /// A directory with its entries.
+    Directory(Vec<Link>),
+}
+
+/// A running node. Cheap to clone; the last step of its life is [`Node::shutdown`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use std::io::Read;
+/// let mut config = barrow::Config::new(dir.path());
+/// config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+/// let node = barrow::Node::start(config).unwrap();
+/// let cid = node.put(&mut &b"hello world"[..]).unwrap();
+/// let mut text = String::new();
+/// node.get(&cid).unwrap().read_to_string(&mut text).unwrap();
+/// assert_eq!(text, "hello world");
+/// node.shutdown();
+/// ```
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    peer_id: PeerId,
+    addresses: Vec<SocketAddr>,
+    disk: Disk,
+    store: NetworkStore,
+    reactor: ReactorHandle,
+    reactor_thread: Mutex<Option<JoinHandle<()>>>,
+    workers: Arc<ThreadPool>,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    /// Opens the store, binds the sockets and starts the threads.
+    ///
+    /// # Errors
+    /// As [`StartError`] says; then nothing runs.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let limits = config.limits;
+        let options = StoreOptions {
+            quota_bytes: config.quota_bytes,
+            cache_kib: limits.index_cache_kib,
+            create: true,
+        };
+        let store = LocalStore::open(&config.data_dir, options)?;
+        let identity =
+            identity(&config.data_dir).map_err(|error| StartError::Io("the identity", error))?;
+        let setup = Setup::bind(&config.listen)
+            .map_err(|error| StartError::Io("cannot listen for peers", error))?;
+        let metrics = Arc::new(Metrics::default());
+        metrics.quota_bytes.set(config.quota_bytes.unwrap_or(0));
+        let pool = Pool::new(limits.pool_bytes_max);
+        let workers = workers::start()
+            .map_err(|error| StartError::Io("the workers", io::Error::other(error)))?;
+        let disk = Disk::start(store, pool.clone(), metrics.clone())?;
+        let reactor = setup.handle();
+        let held_bytes_max = limits.pool_bytes_max / 4;
+        let store =
+            NetworkStore::new(disk.clone(), reactor.clone(), metrics.clone(), held_bytes_max);
+        let addresses = setup.addresses().to_vec();
+        let parts = Parts {
+            keys: Keys { static_key: StaticKey::generate(&identity), swarm_key: config.swarm_key },
+            engine: Engine::new(engine_config(&config, identity.peer_id(), &addresses)),
+            disk: disk.clone(),
+            delivery: Arc::new(store.clone()),
+            pool: pool.clone(),
+            workers: workers.clone(),
+            metrics: metrics.clone(),
+            connections_max: limits.connections_max,
+        };
+        let thread = setup.run(parts).map_err(|error| StartError::Io("the reactor", error))?;
+        let node = Self(Arc::new(Inner {
+            peer_id: identity.peer_id(),
+            addresses,
+            disk,
+            store,
+            reactor,
+            reactor_thread: Mutex::new(Some(thread)),
+            workers,
+            pool,
+            metrics,
+            config,
+        }));
+        for peer in &node.0.config.peers {
+            node.connect(*peer);
+        }
+        Ok(node)
+    }
+
+    /// Stops fetching and serving, writes and syncs what was put, and ends the threads. Readers
+    /// that are left get errors.
+    pub fn shutdown(&self) {
+        self.0.reactor.shutdown();
+        if let Some(thread) = self.0.reactor_thread.lock().take() {
+            let _ = thread.join();
+        }
+        self.0.disk.shutdown();
+    }
+
+    // --- Storing ---
+
+    /// Stores all that `reader` gives as one pinned file.
+    ///
+    /// # Errors
+    /// [`PutError`]; then nothing of it stays.
+    pub fn put(&self, reader: &mut dyn Read) -> Result<Cid, PutError> {
+        self.put_with(reader, PutOptions::default(), &mut |_| {}).map(|stored| stored.cid)
+    }
+
+    /// As [`Self::put`], with a choice; `progress` is told of bytes as they are read.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_with(
+        &self,
+        reader: &mut dyn Read,
+        options: PutOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stored, PutError> {
+        self.import(options, progress, |importer| importer.stream(reader))
+    }
+
+    /// Stores a file or a directory, pinned.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_path(
+        &self,
+        path: &Path,
+        options: PutOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stored, PutError> {
+        self.import(options, progress, |importer| importer.path(path))
+    }
+
+    fn import(
+        &self,
+        options: PutOptions,
+        progress: &mut dyn FnMut(u64),
+        import: impl FnOnce(&mut Importer<'_>) -> Result<Leaf, ImportError>,
+    ) -> Result<Stored, PutError> {
+        let disk = &self.0.disk;
+        let dataset = disk.begin_dataset()?;
+        let mut sink = |block: Block| disk.put(block, Some(dataset));
+        let mut importer = Importer {
+            profile: options.profile,
+            pool: &self.0.pool,
+            workers: &self.0.workers,
+            sink: &mut sink,
+            progress,
+        };
+        let leaf = match import(&mut importer) {
+            Ok(leaf) => leaf,
+            Err(error) => {
+                disk.abandon_dataset(dataset);
+                return Err(PutError::Import(error));
+            }
+        };
+        let info = DatasetInfo {
+            root: leaf.cid,
+            size: leaf.size,
+            pinned: true,
+            name: options.name,
+            mimetype: options.mimetype,
+            created: unix_seconds(),
+        };
+        disk.finish_dataset(dataset, info)?;
+        let blocks = disk.dataset(&leaf.cid)?.map_or(0, |dataset| dataset.blocks);
+        Ok(Stored { cid: leaf.cid, size: leaf.size, blocks })
+    }
+
+    // --- Reading ---
+
+    /// Opens a file, from the store and the swarm.
+    ///
+    /// # Errors
+    /// If its first block cannot be had, or it is no file.
+    pub fn get(&self, cid: &Cid) -> Result<StoreStream, GetError> {
+        self.open(cid, Scope::Network)
+    }
+
+    /// Opens a file, asking the swarm or not.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn open(&self, cid: &Cid, scope: Scope) -> Result<StoreStream, GetError> {
+        let window = self.0.config.limits.window_bytes_max as u64;
+        StoreStream::open(self.source(cid, scope), window)
+    }
+
+    /// One block.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn block(&self, cid: &Cid, scope: Scope) -> Result<bytes::Bytes, GetError> {
+        self.source(cid, scope).block(cid)
+    }
+
+    fn source(&self, cid: &Cid, scope: Scope) -> BlockSource {
+        BlockSource::new(self.0.store.clone(), *cid, scope)
+    }
+
+    /// The CID that a path leads to, whatever its block is.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`], without a look at what it leads to.
+    pub fn resolve_cid(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Cid, GetError> {
+        let Some((last, parents)) = path.split_last() else { return Ok(*root) };
+        match self.resolve(root, parents, scope)?.kind {
+            ResolvedKind::Directory(links) => links
+                .iter()
+                .find(|link| link.name == *last)
+                .map(|link| link.cid)
+                .ok_or_else(|| GetError::NoSuchPath(last.clone())),
+            ResolvedKind::File(_) => Err(GetError::NoSuchPath(last.clone())),
+        }
+    }
+
+    /// Follows a path from a root.
+    ///
+    /// # Errors
+    /// [`GetError::NoSuchPath`] where an entry is missing, or as [`Self::get`].
+    pub fn resolve(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Resolved, GetError> {
+        let mut source = self.source(root, scope);
+        let mut cid = *root;
+        let mut names = path.iter();
+        loop {
+            let block = source.block(&cid)?;
+            let node = UnixFsNode::parse(&cid, &block)?;
+            let Some(name) = names.next() else {
+                let kind = match node {
+                    UnixFsNode::File { size, .. } => ResolvedKind::File(size),
+                    UnixFsNode::Symlink(target) => ResolvedKind::File(target.len() as u64),
+                    UnixFsNode::Directory(links) => ResolvedKind::Directory(links),
+                    UnixFsNode::HamtShard { .. } => return Err(UnixFsError::Unsupported.into()),
+                };
+                return Ok(Resolved { cid, kind });
+            };
+            let UnixFsNode::Directory(links) = node else {
+                return Err(GetError::NoSuchPath(name.clone()));
+            };
+            let entry = links.iter().find(|link| link.name == *name);
+            cid = entry.ok_or_else(|| GetError::NoSuchPath(name.clone()))?.cid;
+        }
+    }
+
+    /// Keeps a dataset: fetches what lacks, and returns when all of it is verified and synced.
+    ///
+    /// # Errors
+    /// If a block cannot be had; what came stays, and the next try goes on from there.
+    pub fn pin(
+        &self,
+        cid: &Cid,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
+        let disk = &self.0.disk;
+        let dataset = disk.begin_dataset()?;
+        let done = fetch_dataset(&self.0.store, *cid, dataset, progress)
+            .and_then(|done| Ok((done, self.content_size(cid)?)));
+        match done {
+            Ok((done, size)) => {
+                let info = DatasetInfo {
+                    root: *cid,
+                    size,
+                    pinned: true,
+                    name: None,
+                    mimetype: None,
+                    created: unix_seconds(),
+                };
+                disk.finish_dataset(dataset, info)?;
+                Ok(done)
+            }
+            Err(error) => {
+                disk.abandon_dataset(dataset);
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes of a file, or of all that a directory's entries say.
+    fn content_size(&self, cid: &Cid) -> Result<u64, GetError> {
+        Ok(match self.resolve(cid, &[], Scope::Local)?.kind {
+            ResolvedKind::File(size) => size,
+            ResolvedKind::Directory(links) => links.iter().map(|link| link.tsize).sum(),
+        })
+    }
+
+    // --- Datasets ---
+
+    /// No longer keeps a dataset; `false` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
+        self.0.disk.set_pinned(cid, false)
+    }
+
+    /// Removes a dataset and what only it has; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
+        self.0.disk.remove_dataset(cid)
+    }
+
+    /// Removes what is not pinned.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn gc(&self) -> Result<Removed, StoreError> {
+        self.0.disk.gc()
+    }
+
+    /// All datasets, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
+        self.0.disk.datasets()
+    }
+
+    /// The dataset of this root, if it is whole.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn dataset(&self, cid: &Cid) -> Result<Option<Dataset>, StoreError> {
+        self.0.disk.dataset(cid)
+    }
+
+    /// Hashes all that is stored.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&VerifyReport) -> bool,
+    ) -> Result<VerifyReport, StoreError> {
+        self.0.disk.verify(progress)
+    }
+
+    // --- The node and its peers ---
+
+    /// Dials a peer, and again whenever the connection is lost.
+    pub fn connect(&self, peer: PeerTarget) {
+        let PeerTarget { id, address } = peer;
+        self.0.reactor.send(Input::Address { address, peer: id, job: None, keep: true });
+    }
+
+    /// Looks at the exchange, between two of its steps; `None` once the node has stopped.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.0.reactor.inspect(look)
+    }
+
+    /// Who it is.
+    pub fn peer_id(&self) -> PeerId {
+        self.0.peer_id
+    }
+
+    /// Where peers reach it.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0.addresses
+    }
+
+    /// How it runs.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Its counters, those of the store refreshed.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.0.disk.measure();
+        &self.0.metrics
+    }
+
+    /// Whether it does what it promises.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn health(&self) -> Result<(), String> {
+        self.0.disk.health()
+    }
+}
+
+fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> EngineConfig {
+    let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
+    let mut engine = EngineConfig::new(peer_id, u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    engine.listen_port = addresses.first().map_or(0, SocketAddr::port);
+    engine.inflight_bytes_max = (config.limits.pool_bytes_max / 4) as u64;
+    engine.serve_bytes_max = config.limits.serve_bytes_max as u64;
+    engine.connections_max = config.limits.connections_max;
+    engine.provider_timeout = config.provider_timeout;
+    engine.fetch_timeout = config.fetch_timeout;
+    engine.limit_up = config.limit_up;
+    engine.limit_down = config.limit_down;
+    engine.price = config.price;
+    engine.price_max = config.price_max;
+    engine.budget = config.budget;
+    engine.credit = config.credit;
+    engine
+}
+
+/// Reads the identity of a data directory, or makes one.
+///
+/// # Errors
+/// If the file cannot be read or made, or is none.
+pub fn identity(data_dir: &Path) -> io::Result<Identity> {
+    let path = data_dir.join("identity");
+    match fs::read(&path) {
+        Ok(seed) => {
+            let seed = seed.try_into().map_err(|_| {
+                io::Error::other(format!("{} is no key of 32 bytes", path.display()))
+            })?;
+            Ok(Identity::from_seed(seed))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut seed = [0; 32];
+            fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
+            write_secret(&path, &seed)?;
+            Ok(Identity::from_seed(seed))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,1 +1,355 @@
-//! A dataset as a stream of verified bytes.
+//! A dataset as a stream of verified bytes: it starts with the first block, asks for a window
+//! ahead of its reader, and for no more.
+
+use crate::{
+    disk::StoreError,
+    engine::{Order, WantError},
+    network_store::{Arrival, NetworkStore, Retrieval},
+    unixfs::{FileWalk, Step, UnixFsError},
+};
+use barrow_wire::{Cid, Multihash};
+use bytes::Bytes;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
+    sync::Arc,
+    task::{Poll, Wake, Waker},
+    thread::{self, Thread},
+};
+
+/// Whether the swarm is asked for what the store lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The store alone: no packet is sent.
+    Local,
+    /// The store, then the swarm.
+    Network,
+}
+
+/// Why something could not be got.
+#[derive(Debug)]
+pub enum GetError {
+    /// Nobody who could be asked has it.
+    NotFound,
+    /// Somebody has it and did not deliver it in time.
+    Timeout,
+    /// It costs more than may be spent.
+    OverBudget,
+    /// It is here, and no file; or a path that leads nowhere through it.
+    NotAFile(UnixFsError),
+    /// There is no such entry in a directory.
+    NoSuchPath(String),
+    /// The store fails.
+    Store(StoreError),
+    /// Whoever asked gave up.
+    Cancelled,
+}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("not in the store, and no known peer has it"),
+            Self::Timeout => f.write_str("a peer has it and did not deliver it in time"),
+            Self::OverBudget => f.write_str("it costs more than the budget allows"),
+            Self::NotAFile(error) => write!(f, "not a file: {error}"),
+            Self::NoSuchPath(name) => write!(f, "there is no {name:?} in that directory"),
+            Self::Store(error) => error.fmt(f),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for GetError {}
+
+impl From<StoreError> for GetError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<UnixFsError> for GetError {
+    fn from(error: UnixFsError) -> Self {
+        Self::NotAFile(error)
+    }
+}
+
+impl From<WantError> for GetError {
+    fn from(error: WantError) -> Self {
+        match error {
+            WantError::NoProvider => Self::NotFound,
+            WantError::ProviderFailed => Self::Timeout,
+            WantError::OverBudget => Self::OverBudget,
+        }
+    }
+}
+
+/// Blocks for one reader, from the store or the swarm, with what is fetched ahead of it.
+pub struct BlockSource {
+    store: NetworkStore,
+    root: Cid,
+    scope: Scope,
+    retrieval: Option<Retrieval>,
+    /// What the swarm was asked for.
+    asked: HashSet<Multihash>,
+    /// What came before the reader did.
+    held: HashMap<Multihash, Bytes>,
+    failed: HashMap<Multihash, WantError>,
+    /// What is ahead and was looked for already.
+    looked_for: HashSet<Multihash>,
+}
+
+impl BlockSource {
+    /// A source of blocks of the dataset `root`.
+    pub fn new(store: NetworkStore, root: Cid, scope: Scope) -> Self {
+        Self {
+            store,
+            root,
+            scope,
+            retrieval: None,
+            asked: HashSet::new(),
+            held: HashMap::new(),
+            failed: HashMap::new(),
+            looked_for: HashSet::new(),
+        }
+    }
+
+    /// The block of `cid`, or a wake-up when there is news of it. `ahead` is what will be needed
+    /// after it; it is fetched meanwhile, if anything has to be fetched at all.
+    pub fn poll_block(
+        &mut self,
+        cid: &Cid,
+        ahead: impl FnOnce() -> Vec<Cid>,
+        waker: &Waker,
+    ) -> Poll<Result<Bytes, GetError>> {
+        let Some(hash) = cid.multihash() else {
+            return Poll::Ready(Ok(Bytes::copy_from_slice(cid.identity().unwrap_or_default())));
+        };
+        if self.retrieval.is_none() {
+            // As long as everything is here, nothing is looked for ahead.
+            match self.store.disk().get(&hash) {
+                Ok(Some(block)) => return Poll::Ready(Ok(block.into_data())),
+                Ok(None) if self.scope == Scope::Local => {
+                    return Poll::Ready(Err(GetError::NotFound));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+            self.retrieval = Some(self.store.retrieve(self.root, Order::Sequential, None));
+        }
+        self.poll_fetched(hash, &ahead(), waker)
+    }
+
+    fn poll_fetched(
+        &mut self,
+        hash: Multihash,
+        ahead: &[Cid],
+        waker: &Waker,
+    ) -> Poll<Result<Bytes, GetError>> {
+        if let Err(error) = self.look_ahead(hash, ahead) {
+            return Poll::Ready(Err(error.into()));
+        }
+        self.take_arrivals(waker);
+        if let Some(data) = self.held.remove(&hash) {
+            if let Some(retrieval) = &mut self.retrieval {
+                retrieval.release(data.len());
+            }
+            return Poll::Ready(Ok(data));
+        }
+        if let Some(error) = self.failed.remove(&hash) {
+            return Poll::Ready(Err(error.into()));
+        }
+        if self.asked.contains(&hash) {
+            return Poll::Pending;
+        }
+        match self.store.disk().get(&hash) {
+            Ok(Some(block)) => Poll::Ready(Ok(block.into_data())),
+            Ok(None) => {
+                // It was here a moment ago: damaged, or given up for something else.
+                self.looked_for.remove(&hash);
+                waker.wake_by_ref();
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    fn look_ahead(&mut self, hash: Multihash, ahead: &[Cid]) -> Result<(), StoreError> {
+        let Some(retrieval) = &mut self.retrieval else { return Ok(()) };
+        let window: Vec<Multihash> =
+            std::iter::once(hash).chain(ahead.iter().filter_map(Cid::multihash)).collect();
+        let mut new = Vec::new();
+        for hash in &window {
+            let known = self.asked.contains(hash)
+                || self.held.contains_key(hash)
+                || self.failed.contains_key(hash);
+            if self.looked_for.insert(*hash) && !known {
+                new.push(*hash);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.asked.extend(&new);
+        for here in retrieval.want(&new)? {
+            self.asked.remove(&here);
+        }
+        // Only what is ahead has to be remembered.
+        let window: HashSet<Multihash> = window.into_iter().collect();
+        self.looked_for.retain(|hash| window.contains(hash));
+        Ok(())
+    }
+
+    fn take_arrivals(&mut self, waker: &Waker) {
+        let Some(retrieval) = &mut self.retrieval else { return };
+        loop {
+            let arrivals = retrieval.arrivals(waker);
+            if arrivals.is_empty() {
+                return;
+            }
+            for arrival in arrivals {
+                match arrival {
+                    Arrival::Here { hash, block, .. } => {
+                        self.asked.remove(&hash);
+                        self.held.extend(block.map(|block| (hash, block.into_data())));
+                    }
+                    Arrival::Failed { hash, error } => {
+                        self.asked.remove(&hash);
+                        self.failed.insert(hash, error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets what was asked for, which is then fetched no more.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.store.clone(), self.root, self.scope);
+    }
+
+    /// As [`Self::poll_block`], but waits.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn block(&mut self, cid: &Cid) -> Result<Bytes, GetError> {
+        wait(|waker| self.poll_block(cid, Vec::new, waker))
+    }
+}
+
+/// A file being read: from its first byte on, or from any other.
+///
+/// Bytes are verified before they are given. [`Self::poll_chunk`] never waits for the network;
+/// [`Read`] does.
+pub struct StoreStream {
+    source: BlockSource,
+    walk: FileWalk,
+    window_bytes: u64,
+    /// What [`Read`] has left of the last chunk.
+    rest: Bytes,
+}
+
+impl StoreStream {
+    /// Opens the file `root`, whose first block is fetched at once. `window_bytes` are asked for
+    /// ahead of the reader.
+    ///
+    /// # Errors
+    /// If the first block cannot be had, or is no file's.
+    pub fn open(mut source: BlockSource, window_bytes: u64) -> Result<Self, GetError> {
+        let root = source.root;
+        let block = source.block(&root)?;
+        let walk = FileWalk::new(root, &block)?;
+        Ok(Self { source, walk, window_bytes, rest: Bytes::new() })
+    }
+
+    /// Bytes of the file.
+    pub const fn size(&self) -> u64 {
+        self.walk.size()
+    }
+
+    /// Gives this range from now on.
+    pub fn seek_to(&mut self, range: Range<u64>) {
+        self.rest = Bytes::new();
+        self.source.reset();
+        self.walk.seek(range);
+    }
+
+    /// The next bytes: at most a block, none at the end. While the swarm is asked it is pending,
+    /// and `waker` is woken when there is news.
+    pub fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, GetError>>> {
+        loop {
+            let cid = match self.walk.step() {
+                Step::Content(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                Step::Done => return Poll::Ready(None),
+                Step::Need(cid) => cid,
+            };
+            let ahead = || self.walk.ahead(self.window_bytes);
+            let block = match self.source.poll_block(&cid, ahead, waker) {
+                Poll::Ready(Ok(block)) => block,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => return Poll::Pending,
+            };
+            if let Err(error) = self.walk.supply(&block) {
+                return Poll::Ready(Some(Err(error.into())));
+            }
+        }
+    }
+}
+
+impl StoreStream {
+    /// As [`Self::poll_chunk`], but waits.
+    pub fn wait_chunk(&mut self) -> Option<Result<Bytes, GetError>> {
+        wait(|waker| self.poll_chunk(waker))
+    }
+}
+
+impl Read for StoreStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            match self.wait_chunk() {
+                Some(Ok(bytes)) => self.rest = bytes,
+                Some(Err(error)) => return Err(io::Error::other(error)),
+                None => return Ok(0),
+            }
+        }
+        let len = self.rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&self.rest.split_to(len));
+        Ok(len)
+    }
+}
+
+impl Seek for StoreStream {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let here = self.walk.position() - self.rest.len() as u64;
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(offset) => self.size().checked_add_signed(offset),
+            SeekFrom::Current(offset) => here.checked_add_signed(offset),
+        };
+        let target = target.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if target != here {
+            self.seek_to(target..u64::MAX);
+        }
+        Ok(target)
+    }
+}
+
+/// Wakes a thread that waits for one poll after the other.
+struct ThreadWaker(Thread);
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls until there is an answer; the thread sleeps meanwhile.
+pub(crate) fn wait<T>(mut poll: impl FnMut(&Waker) -> Poll<T>) -> T {
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+    loop {
+        match poll(&waker) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

@@ -1,1 +1,107 @@
-//! What tiny_http answers.
+//! What is answered over HTTP: the gateway, the node's own API, metrics and health.
+
+mod api;
+mod gateway;
+mod jobs;
+mod listing;
+mod media_type;
+mod metrics;
+mod policy;
+
+use crate::{
+    gate::{Gate, GateConfig, Reply, Request},
+    node::Node,
+    store_stream::GetError,
+};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Requests by their status, for the metrics.
+type Statuses = parking_lot::Mutex<std::collections::BTreeMap<u16, u64>>;
+
+/// The HTTP side of a node.
+pub struct HttpServer {
+    gate: Gate,
+}
+
+impl HttpServer {
+    /// Answers at `address`.
+    ///
+    /// # Errors
+    /// If it cannot be bound, or a thread or file cannot be made.
+    pub fn start(node: &Node, address: SocketAddr) -> io::Result<Self> {
+        let config = node.config();
+        let policy = Arc::new(policy::Policy::new(config, address)?);
+        let statuses = Arc::new(Statuses::default());
+        let counters = node.metrics().clone();
+        let handler = {
+            let (node, statuses) = (node.clone(), statuses.clone());
+            Arc::new(move |request: &mut Request<'_>| route(&node, &statuses, request))
+        };
+        let bound = policy.clone();
+        let gate = Gate::start(GateConfig {
+            address,
+            socket_dir: config.data_dir.clone(),
+            connections_max: config.limits.http_connections_max,
+            handlers: config.limits.http_handlers,
+            policy: Arc::new(move |head| policy.check(head)),
+            handler,
+            sent: Arc::new(move |bytes| counters.http_bytes_sent_total.add(bytes)),
+            answered: Arc::new(move |status| *statuses.lock().entry(status).or_insert(0) += 1),
+        })?;
+        bound.set_port(gate.address().port());
+        Ok(Self { gate })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.gate.address()
+    }
+
+    /// Finishes what is under way within `limit`.
+    pub fn shutdown(self, limit: Duration) {
+        self.gate.shutdown(limit);
+    }
+}
+
+fn route(node: &Node, statuses: &Statuses, request: &mut Request<'_>) -> Reply {
+    let path = request.path.clone();
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        ("ipfs", rest) => gateway::answer(node, request, rest),
+        ("api", rest) => match rest.strip_prefix("v1/") {
+            Some(rest) => api::answer(node, request, rest),
+            None => error(404, "not_found", "there is no such API"),
+        },
+        ("healthz", "") => match node.health() {
+            Ok(()) => Reply::new(200, "text/plain; charset=utf-8", "ok\n"),
+            Err(reason) => error(503, "unhealthy", &reason),
+        },
+        ("metrics", "") => metrics::answer(node, &statuses.lock()),
+        _ => error(404, "not_found", "there is nothing here"),
+    }
+}
+
+/// An answer that tells of an error, as all do.
+fn error(status: u16, code: &str, message: &str) -> Reply {
+    let body = serde_json::json!({"error": {"code": code, "message": message}});
+    let reply = Reply::new(status, "application/json", body.to_string())
+        .with("x-content-type-options", "nosniff")
+        .with("cache-control", "no-store");
+    match status {
+        502..=504 => reply.with("retry-after", "5"),
+        _ => reply,
+    }
+}
+
+/// The answer to something that could not be got.
+fn get_error(get: &GetError) -> Reply {
+    let (status, code) = match get {
+        GetError::NotFound | GetError::NoSuchPath(_) => (404, "not_found"),
+        GetError::Timeout => (504, "timeout"),
+        GetError::OverBudget => (502, "over_budget"),
+        GetError::NotAFile(_) => (406, "not_a_file"),
+        GetError::Store(_) => (500, "store"),
+        GetError::Cancelled => (503, "cancelled"),
+    };
+    error(status, code, &get.to_string())
+}

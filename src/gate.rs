@@ -1,1 +1,0 @@
-//! The event loop before tiny_http.

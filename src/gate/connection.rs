@@ -1,0 +1,293 @@
+//! One public connection: one request after the other, each answered before the next is read.
+
+use super::{
+    body::{Flow, Taken},
+    chunked::{ChunkError, Chunked, put_chunk, put_last_chunk},
+    head::{BodyLength, HEAD_BYTES_MAX, Head, HeadError},
+};
+use bytes::{Buf as _, Bytes};
+use mio::net::TcpStream;
+use std::{
+    io::{self, Read as _, Write as _},
+    sync::Arc,
+    time::Instant,
+};
+
+/// Bytes of one read.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes read and not yet passed on at most.
+const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX + READ_BYTES;
+/// Writes of one connection before the others get their turn.
+const TURNS_MAX: usize = 8;
+
+/// What a connection is at.
+pub(super) enum Stage {
+    /// The head of the next request is awaited.
+    Idle,
+    /// A request waits for a free handler, with its head.
+    Queued(Head),
+    /// A handler works on it; its body may still be on its way there.
+    Working,
+    /// The answer is being sent.
+    Answering,
+}
+
+/// What is left of a request's body.
+pub(super) enum Upload {
+    Known(u64),
+    Chunked(Chunked),
+}
+
+/// A connection of a client.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    pub(super) stage: Stage,
+    pub(super) upload: Option<Upload>,
+    /// The last time that something moved.
+    pub(super) moved: Instant,
+    pub(super) keep_alive: bool,
+    pub(super) is_head: bool,
+    input: Vec<u8>,
+    /// Head of the answer, or all of one that the gate makes itself.
+    output: Bytes,
+    pub(super) flow: Option<Arc<Flow>>,
+    /// The body goes out in chunks, as its length is not known.
+    pub(super) chunked: bool,
+    chunk: Bytes,
+    chunk_tail: bool,
+    /// Bytes of the answer's body that were announced and not yet taken.
+    pub(super) body_left: Option<u64>,
+    read_closed: bool,
+}
+
+/// What came of moving bytes.
+pub(super) enum Moved {
+    /// Nothing more to do until something is ready.
+    Wait,
+    /// Others get their turn.
+    Yield,
+    /// The answer is out.
+    Answered,
+}
+
+/// The connection is over.
+pub(super) struct Over;
+
+impl Client {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            stage: Stage::Idle,
+            upload: None,
+            moved: Instant::now(),
+            keep_alive: true,
+            is_head: false,
+            input: Vec::new(),
+            output: Bytes::new(),
+            flow: None,
+            chunked: false,
+            chunk: Bytes::new(),
+            chunk_tail: false,
+            body_left: None,
+            read_closed: false,
+        }
+    }
+
+    /// Whether a request is begun or under way.
+    pub(super) fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Idle) || !self.input.is_empty()
+    }
+
+    /// Reads what there is, as far as it may wait here.
+    pub(super) fn read(&mut self) -> Result<(), Over> {
+        let wanted = matches!(self.stage, Stage::Idle) || self.upload.is_some();
+        while wanted && !self.read_closed && self.input.len() < HEAD_BYTES_MAX {
+            let start = self.input.len();
+            self.input.resize(INPUT_BYTES_MAX.min(start + READ_BYTES), 0);
+            let read = self.stream.read(&mut self.input[start..]);
+            self.input.truncate(start + read.as_ref().map_or(0, |read| *read));
+            match read {
+                Ok(0) => {
+                    self.read_closed = true;
+                    // Between requests this is the end; within one the answer may be awaited.
+                    if matches!(self.stage, Stage::Idle) || self.upload.is_some() {
+                        return Err(Over);
+                    }
+                }
+                Ok(_) => self.moved = Instant::now(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Over),
+            }
+        }
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Whether the client has closed, while it is being answered.
+    pub(super) fn has_gone(&mut self) -> bool {
+        let mut byte = [0];
+        match self.stream.peek(&mut byte) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// The next request's head, once it is whole.
+    pub(super) fn next_head(&mut self) -> Result<Option<Head>, HeadError> {
+        // An empty line before a request is to be forgiven (RFC 9112, section 2.2).
+        if self.input.starts_with(b"\r\n") {
+            self.input.drain(..2);
+        }
+        let head = Head::parse(&self.input)?;
+        if let Some(head) = &head {
+            self.input.drain(..head.len);
+            self.keep_alive = head.keep_alive;
+            self.is_head = head.method == "HEAD";
+            self.upload = match head.body {
+                BodyLength::Known(0) => None,
+                BodyLength::Known(length) => Some(Upload::Known(length)),
+                BodyLength::Chunked => Some(Upload::Chunked(Chunked::Size)),
+            };
+        }
+        Ok(head)
+    }
+
+    /// Moves what came of the body to the handler's connection, up to `bytes_max` bytes.
+    pub(super) fn pass_upload(
+        &mut self,
+        inner: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(), ChunkError> {
+        let done = match &mut self.upload {
+            None => return Ok(()),
+            Some(Upload::Known(left)) => {
+                let room = bytes_max.saturating_sub(inner.len());
+                let len = usize::try_from(*left).unwrap_or(usize::MAX);
+                let len = len.min(self.input.len()).min(room);
+                if len > 0 {
+                    put_chunk(inner, &self.input[..len]);
+                    self.input.drain(..len);
+                    *left -= len as u64;
+                }
+                if *left == 0 {
+                    put_last_chunk(inner);
+                }
+                *left == 0
+            }
+            Some(Upload::Chunked(state)) => {
+                let used = state.pass(&self.input, inner, bytes_max)?;
+                self.input.drain(..used);
+                *state == Chunked::Done
+            }
+        };
+        if done {
+            self.upload = None;
+        }
+        Ok(())
+    }
+
+    /// Begins the answer.
+    pub(super) fn answer(&mut self, head: Vec<u8>, flow: Option<Arc<Flow>>) {
+        self.output = head.into();
+        self.flow = flow;
+        self.stage = Stage::Answering;
+        self.moved = Instant::now();
+    }
+
+    /// Puts something before the answer, as 100 Continue.
+    pub(super) fn interject(&mut self, bytes: &'static [u8]) -> Result<(), Over> {
+        match self.stream.write(bytes) {
+            Ok(written) if written == bytes.len() => Ok(()),
+            // Nothing else was written for this request: a socket that does not take these few
+            // bytes at once is not worth waiting for.
+            Ok(_) | Err(_) => Err(Over),
+        }
+    }
+
+    /// Sends what there is of the answer.
+    pub(super) fn write(&mut self, sent_total: &mut u64) -> Result<Moved, Over> {
+        for _ in 0..TURNS_MAX {
+            if self.output.is_empty() && self.chunk.is_empty() && !self.next_chunk()? {
+                if self.flow.is_some() {
+                    return Ok(Moved::Wait);
+                }
+                return if self.output.is_empty() { Ok(Moved::Answered) } else { continue };
+            }
+            let pieces = [io::IoSlice::new(&self.output), io::IoSlice::new(&self.chunk)];
+            match self.stream.write_vectored(&pieces) {
+                Ok(0) => return Err(Over),
+                Ok(written) => {
+                    *sent_total += written as u64;
+                    self.moved = Instant::now();
+                    let head = written.min(self.output.len());
+                    self.output.advance(head);
+                    self.chunk.advance(written - head);
+                    if self.chunk.is_empty() && self.chunk_tail {
+                        self.chunk_tail = false;
+                        self.output = Bytes::from_static(b"\r\n");
+                    }
+                    if self.chunk.is_empty() {
+                        // Lets go of the block.
+                        self.chunk = Bytes::new();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Wait),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Over),
+            }
+        }
+        Ok(Moved::Yield)
+    }
+
+    /// Takes the body's next bytes; `false` if there are none now, or no more.
+    fn next_chunk(&mut self) -> Result<bool, Over> {
+        let Some(flow) = &self.flow else { return Ok(false) };
+        match flow.take() {
+            Taken::Nothing => Ok(false),
+            Taken::Chunk(chunk) => {
+                if let Some(left) = &mut self.body_left {
+                    // A body longer than announced would be read as the next answer.
+                    *left = left.checked_sub(chunk.len() as u64).ok_or(Over)?;
+                }
+                if self.chunked && !chunk.is_empty() {
+                    self.output = format!("{:x}\r\n", chunk.len()).into_bytes().into();
+                    self.chunk_tail = true;
+                }
+                self.chunk = chunk;
+                Ok(!self.chunk.is_empty())
+            }
+            Taken::End(Ok(())) if self.body_left.is_none_or(|left| left == 0) => {
+                self.flow = None;
+                if self.chunked {
+                    self.chunked = false;
+                    self.output = Bytes::from_static(b"0\r\n\r\n");
+                }
+                Ok(!self.output.is_empty())
+            }
+            Taken::End(Ok(())) => Err(Over),
+            Taken::End(Err(error)) => {
+                log::warn!("an answer ends in the middle: {error}");
+                Err(Over)
+            }
+        }
+    }
+
+    /// Whether the next request can follow on this connection.
+    pub(super) fn finish(&mut self) -> bool {
+        self.stage = Stage::Idle;
+        self.chunked = false;
+        self.body_left = None;
+        self.moved = Instant::now();
+        self.keep_alive && self.upload.is_none()
+    }
+
+    /// Ends the connection so that the client sees that something lacks.
+    pub(super) fn abort(&self) {
+        let linger = socket2::SockRef::from(&self.stream);
+        let _ = linger.set_linger(Some(std::time::Duration::ZERO));
+    }
+}

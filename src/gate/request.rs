@@ -1,0 +1,210 @@
+//! What a handler sees and says, and the threads that run handlers behind tiny_http.
+
+use super::{Bodies, Body, GateConfig, Handler};
+use bytes::Bytes;
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+use tiny_http::{Header, Response, Server, StatusCode};
+
+/// Headers from a handler to the gate, which never leave it, begin with this.
+pub(super) const INNER_PREFIX: &str = "x-barrow-inner-";
+/// Names the answer's body.
+pub(super) const BODY_HEADER: &str = "x-barrow-inner-body";
+/// The body's length, if it is known.
+pub(super) const LENGTH_HEADER: &str = "x-barrow-inner-length";
+
+/// A request, parsed.
+pub struct Request<'a> {
+    /// GET, HEAD, POST and so on.
+    pub method: String,
+    /// The path, as it was sent: still escaped.
+    pub path: String,
+    /// What follows the question mark, still escaped.
+    pub query: String,
+    headers: Vec<(String, String)>,
+    body: &'a mut dyn Read,
+}
+
+impl Request<'_> {
+    /// A header's value, by its name in small letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| &value[..])
+    }
+
+    /// The body; it ends with an error if the client leaves in the middle.
+    pub fn body(&mut self) -> &mut dyn Read {
+        self.body
+    }
+
+    /// A parameter of the query, unescaped; the first of its name.
+    pub fn param(&self, name: &str) -> Option<String> {
+        self.query.split('&').find_map(|pair| {
+            let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (own == name).then(|| unescape(&value.replace('+', " ")))?
+        })
+    }
+}
+
+/// Undoes percent escapes; `None` if they are malformed or yield no UTF-8.
+pub fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%' {
+            let (digits, tail) = rest.split_first_chunk::<2>()?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = tail;
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A handler's answer.
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Names and values; control characters in values are replaced.
+    pub headers: Vec<(&'static str, String)>,
+    /// What follows.
+    pub body: ReplyBody,
+}
+
+/// The body of an answer.
+pub enum ReplyBody {
+    /// These bytes.
+    Bytes(Bytes),
+    /// Bytes to come, with their number if it is known.
+    Stream(Box<dyn Body>, Option<u64>),
+    /// Nothing, of an announced length: the answer to HEAD.
+    Absent(Option<u64>),
+}
+
+impl Reply {
+    /// An answer with these bytes.
+    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let headers = vec![("content-type", content_type.to_owned())];
+        Self { status, headers, body: ReplyBody::Bytes(body.into()) }
+    }
+
+    /// With one header more.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// The usual words for a status.
+pub(super) fn reason(status: u16) -> &'static str {
+    StatusCode(status).default_reason_phrase()
+}
+
+/// tiny_http and its threads.
+pub(super) struct Handlers {
+    server: Arc<Server>,
+    threads: Vec<JoinHandle<()>>,
+    socket: PathBuf,
+}
+
+impl Handlers {
+    pub(super) fn start(config: &GateConfig, bodies: &Arc<Bodies>) -> io::Result<Self> {
+        let socket = config.socket_dir.join("http.sock");
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let server = Server::http_unix(&socket).map_err(io::Error::other)?;
+        let server = Arc::new(server);
+        let mut threads = Vec::new();
+        for n in 0..config.handlers {
+            let (server, handler, bodies) =
+                (server.clone(), config.handler.clone(), bodies.clone());
+            let thread = std::thread::Builder::new().name(format!("http-{n}"));
+            threads.push(thread.spawn(move || serve(&server, &handler, &bodies))?);
+        }
+        Ok(Self { server, threads, socket })
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(super) fn stop(self) {
+        for _ in &self.threads {
+            self.server.unblock();
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+fn serve(server: &Server, handler: &Handler, bodies: &Bodies) {
+    while let Ok(mut inner) = server.recv() {
+        let url = inner.url().to_owned();
+        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+        let headers = inner
+            .headers()
+            .iter()
+            .map(|header| {
+                (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string())
+            })
+            .collect();
+        let mut request = Request {
+            method: inner.method().to_string(),
+            path: path.into(),
+            query: query.into(),
+            headers,
+            body: inner.as_reader(),
+        };
+        let reply = handler(&mut request);
+        let mut response = Response::empty(StatusCode(reply.status));
+        for (name, value) in &reply.headers {
+            add_header(&mut response, name, value);
+        }
+        match reply.body {
+            ReplyBody::Bytes(bytes) => {
+                let length = bytes.len();
+                add_header(&mut response, LENGTH_HEADER, &length.to_string());
+                if length > 0 {
+                    add_header(&mut response, BODY_HEADER, &bodies.put(Box::new(Some(bytes))));
+                }
+            }
+            ReplyBody::Stream(body, length) => {
+                if let Some(length) = length {
+                    add_header(&mut response, LENGTH_HEADER, &length.to_string());
+                }
+                add_header(&mut response, BODY_HEADER, &bodies.put(body));
+            }
+            ReplyBody::Absent(length) => {
+                if let Some(length) = length {
+                    add_header(&mut response, LENGTH_HEADER, &length.to_string());
+                }
+            }
+        }
+        // The gate may have closed it: then nobody wants the answer.
+        let _ = inner.respond(response);
+    }
+}
+
+/// Adds a header; what cannot stand in one becomes a question mark.
+fn add_header(response: &mut Response<io::Empty>, name: &str, value: &str) {
+    let value: String =
+        value.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    if let Ok(header) = Header::from_bytes(name, value) {
+        response.add_header(header);
+    }
+}

@@ -1,0 +1,184 @@
+//! The node's own JSON, for the command line and for scripts.
+
+use super::{error, get_error, jobs};
+use crate::{
+    config::PeerTarget,
+    gate::{Reply, ReplyBody, Request},
+    local_store::StoreError,
+    node::{Node, PutError, PutOptions},
+};
+use barrow_wire::Cid;
+use serde_json::{Value, json};
+use std::io::Read as _;
+
+/// Bytes of a JSON body at most.
+const JSON_BYTES_MAX: u64 = 64 << 10;
+
+pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Reply {
+    let (noun, name) = rest.split_once('/').unwrap_or((rest, ""));
+    match (&request.method[..], noun, name) {
+        ("GET", "node", "") => json_reply(&about(node)),
+        ("GET", "peers", "") => json_reply(&peers(node)),
+        ("POST", "peers", "") => connect(node, request),
+        ("GET", "datasets", "") => match node.datasets() {
+            Ok(datasets) => json_reply(&json!({ "datasets": datasets })),
+            Err(failed) => store_error(&failed),
+        },
+        ("GET", "datasets", name) => with_cid(name, |cid| dataset(node, cid)),
+        ("DELETE", "datasets", name) => with_cid(name, |cid| match node.remove(cid) {
+            Ok(Some(removed)) => json_reply(&json!(removed)),
+            Ok(None) => error(404, "not_found", "no such dataset is stored here"),
+            Err(failed) => store_error(&failed),
+        }),
+        ("POST", "pins", name) => with_cid(name, |cid| pin(node, cid)),
+        ("DELETE", "pins", name) => with_cid(name, |cid| match node.unpin(cid) {
+            Ok(true) => json_reply(&json!({ "unpinned": cid.to_string() })),
+            Ok(false) => error(404, "not_found", "no such dataset is stored here"),
+            Err(failed) => store_error(&failed),
+        }),
+        ("POST", "put", "") => put(node, request),
+        ("POST", "gc", "") => match node.gc() {
+            Ok(removed) => json_reply(&json!(removed)),
+            Err(failed) => store_error(&failed),
+        },
+        ("POST", "verify", "") => verify(node),
+        (_, "node" | "peers" | "datasets" | "pins" | "put" | "gc" | "verify", _) => {
+            error(405, "method_not_allowed", "this is not done here")
+        }
+        _ => error(404, "not_found", "there is nothing here"),
+    }
+}
+
+fn json_reply(value: &Value) -> Reply {
+    Reply::new(200, "application/json", value.to_string())
+        .with("x-content-type-options", "nosniff")
+        .with("cache-control", "no-store")
+}
+
+fn store_error(failed: &StoreError) -> Reply {
+    let (status, code) = match failed {
+        StoreError::OverQuota => (507, "over_quota"),
+        StoreError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            (507, "disk_full")
+        }
+        StoreError::ReadOnly(_) | StoreError::Closed => (503, "read_only"),
+        StoreError::NotStorable => (422, "not_storable"),
+        StoreError::Io(_)
+        | StoreError::Index(_)
+        | StoreError::BadIndex
+        | StoreError::Locked
+        | StoreError::Missing(_)
+        | StoreError::Newer(_) => (500, "store"),
+    };
+    error(status, code, &failed.to_string())
+}
+
+fn with_cid(name: &str, act: impl FnOnce(&Cid) -> Reply) -> Reply {
+    match name.parse() {
+        Ok(cid) => act(&cid),
+        Err(failed) => error(400, "bad_request", &format!("{name:?}: {failed}")),
+    }
+}
+
+/// What `barrow id` and `node.json` tell.
+pub(crate) fn about(node: &Node) -> Value {
+    let listen: Vec<String> = node.addresses().iter().map(ToString::to_string).collect();
+    json!({
+        "peer_id": node.peer_id().to_string(),
+        "listen": listen,
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn peers(node: &Node) -> Value {
+    let peers = node.inspect(|engine| engine.peers()).unwrap_or_default();
+    json!({ "peers": peers })
+}
+
+fn connect(node: &Node, request: &mut Request<'_>) -> Reply {
+    let mut body = String::new();
+    if request.body().take(JSON_BYTES_MAX).read_to_string(&mut body).is_err() {
+        return error(400, "bad_request", "the body cannot be read");
+    }
+    let target = serde_json::from_str(&body)
+        .ok()
+        .and_then(|body: Value| body["address"].as_str().map(ToOwned::to_owned));
+    let Some(target) = target else {
+        return error(400, "bad_request", "{\"address\":\"[ID@]HOST:PORT\"} is expected");
+    };
+    match PeerTarget::parse(&target) {
+        Ok(peer) => {
+            node.connect(peer);
+            json_reply(&json!({ "connecting": target }))
+        }
+        Err(failed) => error(400, "bad_request", &failed),
+    }
+}
+
+fn dataset(node: &Node, cid: &Cid) -> Reply {
+    match node.dataset(cid) {
+        Ok(Some(dataset)) => json_reply(&json!(dataset)),
+        Ok(None) => error(404, "not_found", "no such dataset is stored here"),
+        Err(failed) => store_error(&failed),
+    }
+}
+
+fn pin(node: &Node, cid: &Cid) -> Reply {
+    let (node, cid) = (node.clone(), *cid);
+    jobs::run(move |teller| {
+        let done = node.pin(&cid, &mut |progress| teller.tell(|| json!(progress)));
+        match done {
+            Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
+            Err(failed) => Err(error_value(&get_error(&failed))),
+        }
+    })
+}
+
+fn verify(node: &Node) -> Reply {
+    let node = node.clone();
+    jobs::run(move |teller| {
+        let report = node.verify(&mut |so_far| {
+            teller.tell(|| json!({ "blocks": so_far.blocks, "blocks_total": so_far.blocks_total }))
+        });
+        match report {
+            Ok(report) => {
+                let damaged: Vec<String> =
+                    report.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+                Ok(
+                    json!({ "done": true, "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }),
+                )
+            }
+            Err(failed) => Err(error_value(&store_error(&failed))),
+        }
+    })
+}
+
+/// The JSON of an error's answer, as the last line of a job.
+fn error_value(reply: &Reply) -> Value {
+    match &reply.body {
+        ReplyBody::Bytes(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+        ReplyBody::Stream(..) | ReplyBody::Absent(_) => Value::Null,
+    }
+}
+
+fn put(node: &Node, request: &mut Request<'_>) -> Reply {
+    let profile = match request.param("profile").map_or(Ok(<_>::default()), |name| name.parse()) {
+        Ok(profile) => profile,
+        Err(message) => return error(422, "bad_profile", &message),
+    };
+    let options = PutOptions {
+        profile,
+        name: request.param("name"),
+        mimetype: request.header("content-type").map(ToOwned::to_owned),
+    };
+    match node.put_with(request.body(), options, &mut |_| {}) {
+        Ok(stored) => json_reply(&json!({
+            "cid": stored.cid.to_string(),
+            "root": stored.cid.to_string(),
+            "size": stored.size,
+            "blocks": stored.blocks,
+        })),
+        Err(PutError::Store(failed)) => store_error(&failed),
+        Err(PutError::Import(failed)) => error(400, "upload", &failed.to_string()),
+    }
+}

@@ -1,0 +1,156 @@
+//! How the other threads reach the reactor: bounded queues and one waker.
+
+use crate::block::{Block, BlockError};
+use crate::engine::{ConnId, Input, JobId, WantError};
+use barrow_wire::{Multihash, Presence};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use mio::Waker;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Commands that may wait; whoever sends more waits until the reactor has taken some.
+const COMMANDS_MAX: usize = 1_024;
+/// Completions that may wait. Each stands for a block in the pool, of which there are at most
+/// 8,192, or for a look-up, of which a peer has one at a time: no sender ever waits.
+const COMPLETIONS_MAX: usize = 16_384;
+
+/// Where verified blocks and failed wants go.
+pub trait Delivery: Send + Sync {
+    /// Stores a block and hands it to everyone who waits for it. Called on a worker.
+    fn deliver(&self, block: Block);
+    /// A want ended without its block. Called on the reactor; must not wait.
+    fn fail(&self, job: JobId, hash: Multihash, error: WantError);
+}
+
+/// What the node asks of the reactor.
+pub(crate) enum Command {
+    /// For the engine.
+    Input(Input),
+    /// Run this on the reactor's thread, between two polls. It must not wait.
+    Inspect(Box<dyn FnOnce(&crate::engine::Engine) + Send>),
+    /// Close every connection and end.
+    Shutdown,
+}
+
+/// What a worker or a disk thread has done for the reactor.
+pub(super) enum Completion {
+    Verified {
+        conn: ConnId,
+        hash: Multihash,
+        len: u32,
+        result: Result<(), BlockError>,
+    },
+    LookedUp {
+        conn: ConnId,
+        found: Vec<(Multihash, Presence)>,
+    },
+    Read {
+        conn: ConnId,
+        hash: Multihash,
+        block: Option<Block>,
+    },
+    /// Buffers came back to the pool.
+    PoolReturned,
+}
+
+/// A waker that is rung once until the reactor has looked.
+pub(super) struct Bell {
+    waker: Waker,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    pub(super) fn new(waker: Waker) -> Self {
+        Self { waker, rung: AtomicBool::new(false) }
+    }
+
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("the reactor cannot be woken: {error}");
+        }
+    }
+
+    /// To be called before the queues are looked at.
+    pub(super) fn heard(&self) {
+        self.rung.store(false, Ordering::Release);
+    }
+}
+
+/// A way to the reactor for any thread.
+#[derive(Clone)]
+pub struct ReactorHandle {
+    pub(super) commands: Sender<Command>,
+    pub(super) bell: Arc<Bell>,
+}
+
+impl ReactorHandle {
+    /// Tells the engine something. Waits while [`COMMANDS_MAX`] commands stand before it; after
+    /// the reactor's end nothing happens.
+    pub fn send(&self, input: Input) {
+        self.command(Command::Input(input));
+    }
+
+    /// Looks at the engine on the reactor's thread; `None` once the reactor has ended.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&crate::engine::Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = bounded(1);
+        self.command(Command::Inspect(Box::new(move |engine| {
+            let _ = answer.send(look(engine));
+        })));
+        answered.recv().ok()
+    }
+
+    pub(crate) fn shutdown(&self) {
+        self.command(Command::Shutdown);
+    }
+
+    fn command(&self, command: Command) {
+        let sent = match self.commands.try_send(command) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(command)) => {
+                self.bell.ring();
+                self.commands.send(command)
+            }
+        };
+        if sent.is_ok() {
+            self.bell.ring();
+        }
+    }
+}
+
+/// The reactor's ends of its queues.
+pub(super) struct Queues {
+    pub(super) commands: Receiver<Command>,
+    pub(super) completions: Receiver<Completion>,
+    pub(super) complete: Completer,
+}
+
+/// The way back for workers and disk threads.
+#[derive(Clone)]
+pub(super) struct Completer {
+    completions: Sender<Completion>,
+    bell: Arc<Bell>,
+}
+
+impl Completer {
+    pub(super) fn send(&self, completion: Completion) {
+        // The reactor may have ended: then nobody wants to know.
+        let _ = self.completions.send(completion);
+        self.bell.ring();
+    }
+}
+
+pub(super) fn queues(waker: Waker) -> (ReactorHandle, Queues, Arc<Bell>) {
+    let bell = Arc::new(Bell::new(waker));
+    let (commands, commands_in) = bounded(COMMANDS_MAX);
+    let (completions, completions_in) = bounded(COMPLETIONS_MAX);
+    let handle = ReactorHandle { commands, bell: bell.clone() };
+    let complete = Completer { completions, bell: bell.clone() };
+    (handle, Queues { commands: commands_in, completions: completions_in, complete }, bell)
+}

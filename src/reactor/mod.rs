@@ -1,0 +1,710 @@
+//! The event loop of the peers' sockets: one thread with mio's Poll, the Sessions, the Engine,
+//! the timers and the clock.
+//!
+//! It never blocks on a send, never touches the disk and never hashes a block. What it may wait
+//! for is bounded: a block comes only into a buffer of the pool, and while none is free the
+//! connection is not read, so that TCP holds the sender back.
+
+mod connection;
+mod handle;
+
+pub use handle::{Delivery, ReactorHandle};
+
+use crate::{
+    block::Block,
+    disk::Disk,
+    engine::{CloseReason, ConnId, Engine, Input, Moment, Output},
+    metrics::Metrics,
+    pool::{Buffer, Pool},
+};
+use barrow_wire::{Event, Message, Multihash, PeerId, Session, SessionConfig, StaticKey};
+use connection::{Connection, Next, ReadBuffer};
+use handle::{Command, Completer, Completion, Queues, queues};
+use mio::{
+    Events, Interest, Poll, Token,
+    event::Event as Readiness,
+    net::{TcpListener, TcpStream},
+};
+use rayon::ThreadPool;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// A handshake must be done in this time, dial included.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes none of what waits for it is closed after this time.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Handshakes that others opened and have not finished.
+const HANDSHAKES_MAX: usize = 32;
+/// The same from one address, loopback exempt.
+const HANDSHAKES_PER_IP_MAX: usize = 4;
+/// Connections from one address, loopback exempt.
+const CONNECTIONS_PER_IP_MAX: usize = 8;
+/// Reads or writes of a connection before the others get their turn.
+const TURNS_MAX: usize = 16;
+/// How often deadlines of connections are looked at, while any runs.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Accepts of one listener before connections get their turn.
+const ACCEPTS_MAX: usize = 64;
+
+const WAKER: Token = Token(usize::MAX);
+/// Tokens below are listeners; connections have their id and this added, and ids never return.
+const FIRST_CONNECTION: usize = 1_024;
+
+/// Who the node is to its peers.
+pub struct Keys {
+    /// The Noise key that the identity signed.
+    pub static_key: StaticKey,
+    /// The secret of the swarm, if it has one.
+    pub swarm_key: Option<[u8; 32]>,
+}
+
+/// What the reactor works with.
+pub struct Parts {
+    /// Who we are.
+    pub keys: Keys,
+    /// The exchange.
+    pub engine: Engine,
+    /// Where blocks for peers are read.
+    pub disk: Disk,
+    /// Where blocks from peers go.
+    pub delivery: Arc<dyn Delivery>,
+    /// Buffers.
+    pub pool: Pool,
+    /// Workers that hash.
+    pub workers: Arc<ThreadPool>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Connections to peers at most.
+    pub connections_max: usize,
+}
+
+/// A reactor that is set up and not yet running: its handle can be given out first.
+pub struct Setup {
+    poll: Poll,
+    queues: Queues,
+    bell: Arc<handle::Bell>,
+    handle: ReactorHandle,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Setup {
+    /// Binds the listeners; port 0 takes a free one, the same for all that ask for one.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub fn bind(listen: &[SocketAddr]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (handle, queues, bell) = queues(mio::Waker::new(poll.registry(), WAKER)?);
+        let mut setup =
+            Self { poll, queues, bell, handle, listeners: Vec::new(), addresses: Vec::new() };
+        for &address in listen {
+            setup.listen(address)?;
+        }
+        Ok(setup)
+    }
+
+    fn listen(&mut self, mut address: SocketAddr) -> io::Result<()> {
+        use socket2::{Domain, Protocol, Socket, Type};
+        if address.port() == 0
+            && let Some(first) = self.addresses.first()
+        {
+            address.set_port(first.port());
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // Else [::] takes the IPv4 port as well, and 0.0.0.0 beside it fails.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket
+            .bind(&address.into())
+            .and_then(|()| socket.listen(1_024))
+            .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        let mut listener = TcpListener::from_std(socket.into());
+        self.addresses.push(listener.local_addr()?);
+        let token = Token(self.listeners.len());
+        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Where peers reach us.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The way in for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        self.handle.clone()
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the thread cannot be made.
+    pub fn run(self, parts: Parts) -> io::Result<JoinHandle<()>> {
+        let complete = self.queues.complete.clone();
+        parts.pool.on_return(move || complete.send(Completion::PoolReturned));
+        let reactor = Reactor {
+            poll: self.poll,
+            queues: self.queues,
+            bell: self.bell,
+            listeners: self.listeners,
+            parts,
+            started: Instant::now(),
+            connections: BTreeMap::new(),
+            next_conn: 0,
+            ready: VecDeque::new(),
+            starved: BTreeSet::new(),
+            to_write: BTreeSet::new(),
+            inputs: VecDeque::new(),
+            input: ReadBuffer::new(),
+            scratch: Vec::new(),
+            next_sweep: Moment::default(),
+            stopping: false,
+        };
+        std::thread::Builder::new().name("reactor".into()).spawn(move || reactor.run())
+    }
+}
+
+struct Reactor {
+    poll: Poll,
+    queues: Queues,
+    bell: Arc<handle::Bell>,
+    listeners: Vec<TcpListener>,
+    parts: Parts,
+    started: Instant,
+    connections: BTreeMap<ConnId, Connection>,
+    next_conn: u64,
+    /// Connections that may have more to read than one turn took.
+    ready: VecDeque<ConnId>,
+    /// Connections that wait for a buffer.
+    starved: BTreeSet<ConnId>,
+    /// Connections with something new to send.
+    to_write: BTreeSet<ConnId>,
+    /// What happened and was not yet told to the engine.
+    inputs: VecDeque<Input>,
+    input: ReadBuffer,
+    scratch: Vec<u8>,
+    next_sweep: Moment,
+    stopping: bool,
+}
+
+impl Reactor {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        while !self.stopping {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::error!("the reactor stops: {error}");
+                    break;
+                }
+            }
+            self.bell.heard();
+            for event in &events {
+                self.on_readiness(event);
+            }
+            self.take_completions();
+            self.take_commands();
+            for _ in 0..self.ready.len() {
+                if let Some(conn) = self.ready.pop_front() {
+                    self.read(conn);
+                }
+            }
+            self.sweep();
+            self.settle(true);
+        }
+        let open: Vec<ConnId> = self.connections.keys().copied().collect();
+        for conn in open {
+            self.close(conn, CloseReason::Shutdown);
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.started.elapsed())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let sweep = self.sweep_needed().then_some(self.next_sweep);
+        let engine = self.parts.engine.next_timeout();
+        let next = sweep.into_iter().chain(engine).min()?;
+        // Poll counts whole milliseconds downwards; one more avoids spinning before the moment.
+        let wait = next.0.saturating_sub(self.now().0);
+        Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
+    }
+
+    // --- Sockets ---
+
+    fn on_readiness(&mut self, event: &Readiness) {
+        let Token(token) = event.token();
+        if event.token() == WAKER {
+            return;
+        }
+        let Some(conn) = token.checked_sub(FIRST_CONNECTION).map(|id| ConnId(id as u64)) else {
+            self.accept(token);
+            return;
+        };
+        // Events of connections closed in this very batch still stand in it.
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !connection.open {
+            self.on_connect(conn);
+            return;
+        }
+        if event.is_writable() {
+            self.to_write.insert(conn);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(conn);
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(socket) = self.listeners.get(listener) else { return };
+            match socket.accept() {
+                Ok((stream, remote)) => self.admit(stream, remote),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Out of descriptors, most likely; the next event on the listener tries again.
+                    log::warn!("cannot accept a peer: {error}");
+                    return;
+                }
+            }
+        }
+        // Edge-triggered: the rest of the backlog will not be told of again.
+        self.bell.ring();
+    }
+
+    fn admit(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let ip = remote.ip().to_canonical();
+        let handshakes = |ip: Option<IpAddr>| {
+            self.connections
+                .values()
+                .filter(|c| c.dialed.is_none() && c.peer.is_none())
+                .filter(|c| ip.is_none_or(|ip| c.remote.ip().to_canonical() == ip))
+                .count()
+        };
+        let of_ip =
+            self.connections.values().filter(|c| c.remote.ip().to_canonical() == ip).count();
+        let crowded = self.connections.len() >= self.parts.connections_max
+            || handshakes(None) >= HANDSHAKES_MAX
+            || (!ip.is_loopback()
+                && (handshakes(Some(ip)) >= HANDSHAKES_PER_IP_MAX
+                    || of_ip >= CONNECTIONS_PER_IP_MAX));
+        if crowded {
+            log::debug!("{remote}: refused, too many connections");
+            return;
+        }
+        self.add(stream, remote, None, None);
+    }
+
+    fn dial(&mut self, address: SocketAddr, peer: Option<PeerId>) {
+        match TcpStream::connect(address) {
+            Ok(stream) => self.add(stream, address, Some(address), peer),
+            Err(error) => self.inputs.push_back(dial_failed(address, &error.to_string())),
+        }
+    }
+
+    fn add(
+        &mut self,
+        mut stream: TcpStream,
+        remote: SocketAddr,
+        dialed: Option<SocketAddr>,
+        expected: Option<PeerId>,
+    ) {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let token = Token(FIRST_CONNECTION + usize::try_from(conn.0).expect("ids fit a word"));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            if let Some(address) = dialed {
+                self.inputs.push_back(dial_failed(address, &error.to_string()));
+            }
+            return;
+        }
+        let _ = stream.set_nodelay(true);
+        let keys = &self.parts.keys;
+        let config = SessionConfig {
+            static_key: &keys.static_key,
+            swarm_key: keys.swarm_key.as_ref(),
+            expected,
+            suites: barrow_wire::Suites::default(),
+        };
+        let session = match dialed {
+            Some(_) => Session::initiator(&config),
+            None => Session::responder(&config),
+        };
+        let connection = Connection::new(conn, (stream, remote), dialed, session, self.now());
+        self.connections.insert(conn, connection);
+    }
+
+    fn on_connect(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let error = match connection.stream.take_error() {
+            Ok(Some(error)) | Err(error) => Some(error),
+            Ok(None) => match connection.stream.peer_addr() {
+                Ok(_) => None,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) => Some(error),
+            },
+        };
+        match error {
+            Some(error) => self.close(conn, CloseReason::Remote(error.to_string())),
+            None => {
+                connection.open = true;
+                self.to_write.insert(conn);
+                self.read(conn);
+            }
+        }
+    }
+
+    fn read(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.ready = false;
+        self.input.load(connection);
+        let mut progress = 0_u32;
+        let mut turns = 0;
+        let outcome = loop {
+            match connection.next_event(&mut self.input, &self.parts.pool) {
+                Ok(Next::Event(event)) => {
+                    Self::on_event(
+                        connection,
+                        event,
+                        &mut self.parts,
+                        &mut self.inputs,
+                        &self.queues.complete,
+                    );
+                }
+                Ok(Next::NeedsBuffer) => {
+                    self.starved.insert(conn);
+                    break Ok(());
+                }
+                Ok(Next::Empty) if turns == TURNS_MAX => {
+                    connection.ready = true;
+                    self.ready.push_back(conn);
+                    break Ok(());
+                }
+                Ok(Next::Empty) => match connection.fill(&mut self.input) {
+                    Ok(Some(read)) => {
+                        turns += 1;
+                        progress = progress.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(reason) => break Err(reason),
+                },
+                Err(reason) => break Err(reason),
+            }
+        };
+        self.input.store(connection);
+        if connection.session.wants_transmit() {
+            self.to_write.insert(conn);
+        }
+        if progress > 0 {
+            self.parts.metrics.peer_bytes_received_total.add(progress.into());
+            if connection.peer.is_some() {
+                self.inputs.push_back(Input::Progress { conn, bytes: progress });
+            }
+        }
+        if let Err(reason) = outcome {
+            self.close(conn, reason);
+        }
+    }
+
+    fn on_event(
+        connection: &mut Connection,
+        event: Event<Buffer>,
+        parts: &mut Parts,
+        inputs: &mut VecDeque<Input>,
+        complete: &Completer,
+    ) {
+        let conn = connection.id;
+        match event {
+            Event::Established { peer } => {
+                connection.peer = Some(peer);
+                let (remote, dialed) = (connection.remote, connection.dialed);
+                inputs.push_back(Input::Connected { conn, peer, remote, dialed });
+            }
+            Event::Message(message) => {
+                inputs.push_back(Input::Received { conn, message });
+            }
+            Event::BlockComing { hash, len } => {
+                if parts.engine.expects(conn, &hash, len) {
+                    connection.accept_block(len, &parts.pool);
+                } else {
+                    connection.session.skip_block();
+                }
+            }
+            Event::BlockSkipped { hash, len } => {
+                let len = u32::try_from(len).expect("a block is at most 2 MiB");
+                parts.metrics.blocks_duplicate_total.add(1);
+                inputs.push_back(Input::BlockRejected { conn, hash, len, wanted: false });
+            }
+            Event::Block { hash, len, data } => {
+                let (delivery, complete) = (parts.delivery.clone(), complete.clone());
+                parts.workers.spawn(move || {
+                    let result = Block::verify(hash, data.freeze(0..len));
+                    let len = u32::try_from(len).expect("a block is at most 2 MiB");
+                    let result = result.map(|block| delivery.deliver(block));
+                    complete.send(Completion::Verified { conn, hash, len, result });
+                });
+            }
+        }
+    }
+
+    fn write(&mut self, conn: ConnId) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !connection.open {
+            return;
+        }
+        let mut sent = 0;
+        let mut outcome = Ok(());
+        for turn in 0..=TURNS_MAX {
+            if turn == TURNS_MAX {
+                self.to_write.insert(conn);
+                break;
+            }
+            match connection.write(&mut self.scratch, now) {
+                Ok(Some(written)) => sent += written,
+                Ok(None) => break,
+                Err(reason) => {
+                    outcome = Err(reason);
+                    break;
+                }
+            }
+        }
+        while let Some((hash, len)) = connection.next_sent() {
+            self.parts.metrics.blocks_sent_total.add(1);
+            self.inputs.push_back(Input::BlockSent { conn, hash, len });
+        }
+        self.parts.metrics.peer_bytes_sent_total.add(sent as u64);
+        if let Err(reason) = outcome {
+            self.close(conn, reason);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        let Some(mut connection) = self.connections.remove(&conn) else { return };
+        self.starved.remove(&conn);
+        self.to_write.remove(&conn);
+        let _ = self.poll.registry().deregister(&mut connection.stream);
+        let name = connection.peer.map_or_else(|| "no peer yet".into(), |peer| peer.to_string());
+        match &reason {
+            CloseReason::Protocol(_) | CloseReason::Stalled | CloseReason::Banned => {
+                log::warn!("{name} at {}: closed, {reason:?}", connection.remote);
+            }
+            CloseReason::Remote(_)
+            | CloseReason::Replaced
+            | CloseReason::Idle
+            | CloseReason::Limit
+            | CloseReason::Shutdown => {
+                log::debug!("{name} at {}: closed, {reason:?}", connection.remote);
+            }
+        }
+        match (connection.peer, connection.dialed) {
+            (Some(_), _) => self.inputs.push_back(Input::Disconnected { conn, reason }),
+            (None, Some(address)) => {
+                self.inputs.push_back(dial_failed(address, &format!("{reason:?}")));
+            }
+            (None, None) => {}
+        }
+    }
+
+    // --- Deadlines ---
+
+    fn sweep_needed(&self) -> bool {
+        self.connections.values().any(|c| c.peer.is_none() || c.blocked_since.is_some())
+    }
+
+    fn sweep(&mut self) {
+        let now = self.now();
+        if now < self.next_sweep || !self.sweep_needed() {
+            return;
+        }
+        self.next_sweep = Moment(now.0 + SWEEP_INTERVAL);
+        let over = |since: Moment, limit: Duration| now.0.saturating_sub(since.0) >= limit;
+        let late: Vec<ConnId> = self
+            .connections
+            .values()
+            .filter(|c| {
+                (c.peer.is_none() && over(c.since, HANDSHAKE_TIMEOUT))
+                    || c.blocked_since.is_some_and(|since| over(since, UNREAD_TIMEOUT))
+            })
+            .map(|c| c.id)
+            .collect();
+        for conn in late {
+            self.close(conn, CloseReason::Stalled);
+        }
+    }
+
+    // --- Queues ---
+
+    fn take_completions(&mut self) {
+        while let Ok(completion) = self.queues.completions.try_recv() {
+            match completion {
+                Completion::Verified { conn, hash, len, result } => {
+                    self.inputs.push_back(match result {
+                        Ok(()) => {
+                            self.parts.metrics.blocks_received_total.add(1);
+                            Input::BlockVerified { conn, hash, len }
+                        }
+                        Err(error) => {
+                            self.parts.metrics.blocks_rejected_total.add(1);
+                            self.warn_of_wrong_block(conn, &hash, &error);
+                            Input::BlockRejected { conn, hash, len, wanted: true }
+                        }
+                    });
+                }
+                Completion::LookedUp { conn, found } => {
+                    self.inputs.push_back(Input::LookedUp { conn, found });
+                }
+                Completion::Read { conn, hash, block } => self.queue_block(conn, hash, block),
+                Completion::PoolReturned => {
+                    for conn in std::mem::take(&mut self.starved) {
+                        self.read(conn);
+                    }
+                }
+            }
+        }
+    }
+
+    fn warn_of_wrong_block(
+        &self,
+        conn: ConnId,
+        hash: &Multihash,
+        error: &crate::block::BlockError,
+    ) {
+        if let Some(connection) = self.connections.get(&conn)
+            && let Some(peer) = connection.peer
+        {
+            log::warn!("{peer} at {} sent a wrong block for {hash:?}: {error}", connection.remote);
+        }
+    }
+
+    fn queue_block(&mut self, conn: ConnId, hash: Multihash, block: Option<Block>) {
+        let len = block.as_ref().and_then(|block| u32::try_from(block.len()).ok());
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if let Some(block) = block {
+            connection.send_block(hash, block.into_data());
+            self.to_write.insert(conn);
+        }
+        self.inputs.push_back(Input::BlockQueued { conn, hash, len });
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.queues.commands.try_recv() {
+            match command {
+                Command::Input(input) => self.inputs.push_back(input),
+                Command::Inspect(look) => {
+                    self.settle(false);
+                    look(&self.parts.engine);
+                }
+                Command::Shutdown => self.stopping = true,
+            }
+        }
+    }
+
+    // --- The engine ---
+
+    /// Tells the engine all that happened, does what it says, and writes what came of it.
+    fn settle(&mut self, write: bool) {
+        loop {
+            let now = self.now();
+            if self.parts.engine.next_timeout().is_some_and(|at| at <= now) {
+                self.parts.engine.handle_timeout(now);
+            }
+            while let Some(input) = self.inputs.pop_front() {
+                self.parts.engine.handle(now, input);
+            }
+            while let Some(output) = self.parts.engine.poll_output() {
+                self.act(output);
+            }
+            if write {
+                for conn in std::mem::take(&mut self.to_write) {
+                    self.write(conn);
+                }
+            }
+            // What still has to be written goes on after the next poll, so that nobody starves.
+            if self.inputs.is_empty() {
+                break;
+            }
+        }
+        if !self.to_write.is_empty() {
+            self.bell.ring();
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Connect { address, peer } => self.dial(address, peer),
+            Output::Close { conn, reason } => self.close(conn, reason),
+            Output::Send { conn, message } => self.send(conn, &message),
+            Output::LookUp { conn, blocks } => {
+                let complete = self.queues.complete.clone();
+                let hashes = blocks.clone();
+                self.parts.disk.presence_then(
+                    hashes,
+                    Box::new(move |found| {
+                        let found = found.unwrap_or_else(|error| {
+                            log::error!("a look-up for a peer failed: {error}");
+                            vec![barrow_wire::Presence::DontHave; blocks.len()]
+                        });
+                        let found = blocks.into_iter().zip(found).collect();
+                        complete.send(Completion::LookedUp { conn, found });
+                    }),
+                );
+            }
+            Output::SendBlock { conn, hash } => {
+                let complete = self.queues.complete.clone();
+                self.parts.disk.read_then(
+                    hash,
+                    Box::new(move |block| {
+                        let block = block.unwrap_or_else(|error| {
+                            log::error!("a block for a peer could not be read: {error}");
+                            None
+                        });
+                        complete.send(Completion::Read { conn, hash, block });
+                    }),
+                );
+            }
+            Output::CancelBlock { conn, hash } => {
+                if let Some(connection) = self.connections.get_mut(&conn)
+                    && connection.cancel_block(hash)
+                {
+                    self.inputs.push_back(Input::BlockSent { conn, hash, len: 0 });
+                }
+            }
+            Output::Discover { job, .. } => self.inputs.push_back(Input::DiscoveryDone { job }),
+            Output::Failed { job, hash, error } => self.parts.delivery.fail(job, hash, error),
+            Output::Ban { peer, until, reason } => {
+                log::warn!("{peer} is banned until {:?} after start: {reason}", until.0);
+            }
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, message: &Message) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.session.send(message);
+            self.to_write.insert(conn);
+        }
+    }
+}
+
+fn dial_failed(address: SocketAddr, reason: &str) -> Input {
+    Input::DialFailed { address, reason: reason.into() }
+}
