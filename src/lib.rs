@@ -19,6 +19,7 @@ pub mod gate;
 pub mod reactor;
 pub mod workers;
 
+pub mod block_stream;
 pub mod fetch;
 pub mod import;
 pub mod network_store;

@@ -1,3 +1,7 @@
-//! The binary `barrow`.
+//! The binary `barrow`; all of it is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(barrow::cli::run(std::env::args_os().skip(1)))
+}

@@ -2,6 +2,7 @@
 
 use crate::{
     block::Block,
+    block_stream,
     config::{Config, PeerTarget},
     disk::{Disk, VerifyReport},
     engine::{Engine, EngineConfig, Input},
@@ -102,6 +103,14 @@ pub struct Stored {
     pub size: u64,
     /// Its blocks.
     pub blocks: u64,
+}
+
+impl Stored {
+    /// What `put --json` and the API tell.
+    pub fn to_json(&self) -> serde_json::Value {
+        let cid = self.cid.to_string();
+        serde_json::json!({"cid": cid, "root": cid, "size": self.size, "blocks": self.blocks})
+    }
 }
 
 /// What a path leads to.
@@ -261,34 +270,54 @@ impl Node {
         progress: &mut dyn FnMut(u64),
         import: impl FnOnce(&mut Importer<'_>) -> Result<Leaf, ImportError>,
     ) -> Result<Stored, PutError> {
+        let profile = options.profile;
+        self.store_dataset(options, |sink| {
+            let (pool, workers) = (&self.0.pool, &self.0.workers);
+            let leaf = import(&mut Importer { profile, pool, workers, sink, progress })?;
+            Ok((leaf.cid, leaf.size))
+        })
+    }
+
+    /// Stores a stream of blocks (see [`crate::block_stream`]), pinned.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_blocks(
+        &self,
+        reader: &mut dyn Read,
+        options: PutOptions,
+    ) -> Result<Stored, PutError> {
+        self.store_dataset(options, |sink| {
+            block_stream::read(reader, &self.0.pool, sink)
+                .map_err(|error| ImportError::Read(None, error))
+        })
+    }
+
+    fn store_dataset(
+        &self,
+        options: PutOptions,
+        fill: impl FnOnce(&mut dyn FnMut(Block)) -> Result<(Cid, u64), ImportError>,
+    ) -> Result<Stored, PutError> {
         let disk = &self.0.disk;
         let dataset = disk.begin_dataset()?;
-        let mut sink = |block: Block| disk.put(block, Some(dataset));
-        let mut importer = Importer {
-            profile: options.profile,
-            pool: &self.0.pool,
-            workers: &self.0.workers,
-            sink: &mut sink,
-            progress,
-        };
-        let leaf = match import(&mut importer) {
-            Ok(leaf) => leaf,
+        let (root, size) = match fill(&mut |block| disk.put(block, Some(dataset))) {
+            Ok(filled) => filled,
             Err(error) => {
                 disk.abandon_dataset(dataset);
                 return Err(PutError::Import(error));
             }
         };
         let info = DatasetInfo {
-            root: leaf.cid,
-            size: leaf.size,
+            root,
+            size,
             pinned: true,
             name: options.name,
             mimetype: options.mimetype,
             created: unix_seconds(),
         };
         disk.finish_dataset(dataset, info)?;
-        let blocks = disk.dataset(&leaf.cid)?.map_or(0, |dataset| dataset.blocks);
-        Ok(Stored { cid: leaf.cid, size: leaf.size, blocks })
+        let blocks = disk.dataset(&root)?.map_or(0, |dataset| dataset.blocks);
+        Ok(Stored { cid: root, size, blocks })
     }
 
     // --- Reading ---

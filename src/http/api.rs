@@ -5,7 +5,8 @@ use crate::{
     config::PeerTarget,
     gate::{Reply, ReplyBody, Request},
     local_store::StoreError,
-    node::{Node, PutError, PutOptions},
+    node::{Node, PutError, PutOptions, Stored},
+    unixfs::Profile,
 };
 use barrow_wire::Cid;
 use serde_json::{Value, json};
@@ -17,7 +18,11 @@ const JSON_BYTES_MAX: u64 = 64 << 10;
 pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Reply {
     let (noun, name) = rest.split_once('/').unwrap_or((rest, ""));
     match (&request.method[..], noun, name) {
-        ("GET", "node", "") => json_reply(&about(node)),
+        ("GET", "node", "") => {
+            let mut node_json = about(node);
+            node_json["store"] = store_stat(node);
+            json_reply(&node_json)
+        }
         ("GET", "peers", "") => json_reply(&peers(node)),
         ("POST", "peers", "") => connect(node, request),
         ("GET", "datasets", "") => match node.datasets() {
@@ -37,12 +42,13 @@ pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Repl
             Err(failed) => store_error(&failed),
         }),
         ("POST", "put", "") => put(node, request),
+        ("POST", "blocks", "") => put_blocks(node, request),
         ("POST", "gc", "") => match node.gc() {
             Ok(removed) => json_reply(&json!(removed)),
             Err(failed) => store_error(&failed),
         },
         ("POST", "verify", "") => verify(node),
-        (_, "node" | "peers" | "datasets" | "pins" | "put" | "gc" | "verify", _) => {
+        (_, "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "gc" | "verify", _) => {
             error(405, "method_not_allowed", "this is not done here")
         }
         _ => error(404, "not_found", "there is nothing here"),
@@ -90,8 +96,38 @@ pub(crate) fn about(node: &Node) -> Value {
     })
 }
 
+/// What `barrow stat` tells.
+pub(crate) fn store_stat(node: &Node) -> Value {
+    let metrics = node.metrics();
+    json!({
+        "blocks": metrics.store_blocks.get(),
+        "bytes": metrics.store_bytes.get(),
+        "quota_bytes": metrics.quota_bytes.get(),
+    })
+}
+
 fn peers(node: &Node) -> Value {
     let peers = node.inspect(|engine| engine.peers()).unwrap_or_default();
+    let peers: Vec<Value> = peers
+        .iter()
+        .map(|peer| {
+            json!({
+                "peer_id": peer.peer.to_string(),
+                "address": peer.remote.to_string(),
+                "dialed": peer.dialed,
+                "agent": peer.agent,
+                "rtt_us": peer.rtt.map(|rtt| rtt.as_micros()),
+                "rate": peer.rate,
+                "price": peer.price,
+                "blocks_received": peer.blocks_received,
+                "bytes_received": peer.bytes_received,
+                "blocks_sent": peer.blocks_sent,
+                "bytes_sent": peer.bytes_sent,
+                "outstanding_bytes": peer.outstanding_bytes,
+                "offences": peer.offences,
+            })
+        })
+        .collect();
     json!({ "peers": peers })
 }
 
@@ -162,7 +198,9 @@ fn error_value(reply: &Reply) -> Value {
 }
 
 fn put(node: &Node, request: &mut Request<'_>) -> Reply {
-    let profile = match request.param("profile").map_or(Ok(<_>::default()), |name| name.parse()) {
+    let profile: Result<Profile, String> =
+        request.param("profile").map_or(Ok(Profile::default()), |name| name.parse());
+    let profile = match profile {
         Ok(profile) => profile,
         Err(message) => return error(422, "bad_profile", &message),
     };
@@ -171,13 +209,17 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
         name: request.param("name"),
         mimetype: request.header("content-type").map(ToOwned::to_owned),
     };
-    match node.put_with(request.body(), options, &mut |_| {}) {
-        Ok(stored) => json_reply(&json!({
-            "cid": stored.cid.to_string(),
-            "root": stored.cid.to_string(),
-            "size": stored.size,
-            "blocks": stored.blocks,
-        })),
+    stored(node.put_with(request.body(), options, &mut |_| {}))
+}
+
+fn put_blocks(node: &Node, request: &mut Request<'_>) -> Reply {
+    let options = PutOptions { name: request.param("name"), ..PutOptions::default() };
+    stored(node.put_blocks(request.body(), options))
+}
+
+fn stored(stored: Result<Stored, PutError>) -> Reply {
+    match stored {
+        Ok(stored) => json_reply(&stored.to_json()),
         Err(PutError::Store(failed)) => store_error(&failed),
         Err(PutError::Import(failed)) => error(400, "upload", &failed.to_string()),
     }

@@ -49,7 +49,7 @@ fn escape_html(text: &str) -> String {
 }
 
 /// A name as one segment of a URL's path.
-pub(super) fn escape_url(text: &str) -> String {
+pub(crate) fn escape_url(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -8,6 +8,9 @@ mod media_type;
 mod metrics;
 mod policy;
 
+pub(crate) use api::{about, store_stat};
+pub(crate) use listing::escape_url;
+
 use crate::{
     gate::{Gate, GateConfig, Reply, Request},
     node::Node,

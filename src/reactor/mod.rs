@@ -644,6 +644,7 @@ impl Reactor {
                 break;
             }
         }
+        self.parts.metrics.peers.set(self.parts.engine.connections() as u64);
         if !self.to_write.is_empty() {
             self.bell.ring();
         }

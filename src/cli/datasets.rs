@@ -1,0 +1,288 @@
+//! Commands on what is stored: get, pin, ls and the like.
+
+use super::{Access, CliError, args::Args, human, output, progress::Progress, settings::Settings};
+use crate::{node::ResolvedKind, store_stream::Scope};
+use barrow_wire::Cid;
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek as _, SeekFrom, Write},
+    path::Path,
+};
+
+/// Bytes of one copy.
+const COPY_BYTES: usize = 256 << 10;
+
+fn cid_operand(args: &Args) -> Result<Cid, CliError> {
+    let text = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
+    text.parse().map_err(|error| CliError::Usage(format!("{text:?}: {error}")))
+}
+
+/// Runs `act` on what the data directory is reached through, and closes it.
+fn with_access<T>(
+    settings: &Settings,
+    act: impl FnOnce(&Access) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let access = Access::open(settings, false)?;
+    let done = act(&access);
+    access.close();
+    done
+}
+
+pub(super) fn get(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let target = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
+    let target = target.strip_prefix("/ipfs/").unwrap_or(target);
+    let (cid, path) = target.split_once('/').unwrap_or((target, ""));
+    let cid: Cid = cid.parse().map_err(|error| CliError::Usage(format!("{cid:?}: {error}")))?;
+    let path: Vec<String> =
+        path.split('/').filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
+    let output = args.last("output").map_err(CliError::Usage)?;
+    // Without a store yet, a download makes one: what comes is kept there.
+    let access = Access::open(settings, true)?;
+    let done = match output.filter(|name| name != "-") {
+        Some(name) => get_to_file(&access, &cid, &path, Path::new(&name)),
+        None => {
+            let (_, total, reader) = content(&access, &cid, &path, 0)?;
+            copy(reader, &mut io::stdout().lock(), 0, total).map(|_| ())
+        }
+    };
+    access.close();
+    done
+}
+
+/// Downloads into `NAME.part`, goes on behind what is there, and renames it when it is whole.
+fn get_to_file(access: &Access, cid: &Cid, path: &[String], file: &Path) -> Result<(), CliError> {
+    let mut part_name = file.file_name().unwrap_or_default().to_owned();
+    // The name holds the content's: a part of something else is never gone on with.
+    let tail = cid.to_string();
+    part_name.push(format!(".{}.part", &tail[tail.len() - 8..]));
+    let part = file.with_file_name(part_name);
+    let named = |error: io::Error| CliError::Failed(format!("{}: {error}", part.display()));
+    let mut out = File::options().create(true).append(true).open(&part).map_err(named)?;
+    let from = out.seek(SeekFrom::End(0)).map_err(named)?;
+    let (status, total, reader) = content(access, cid, path, from)?;
+    if from > 0 && status == 200 {
+        return Err(CliError::Failed("the node does not resume; remove the part".into()));
+    }
+    if status != 416 {
+        let written = copy(reader, &mut out, from, total)?;
+        if total.is_some_and(|total| written != total) {
+            return Err(CliError::Failed("cut off; run it again to resume".into()));
+        }
+    }
+    out.sync_all().map_err(named)?;
+    fs::rename(&part, file).map_err(named)
+}
+
+/// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
+type Content = (u16, Option<u64>, Box<dyn Read>);
+
+fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Content, CliError> {
+    match access {
+        Access::Serving(client) => {
+            let mut url = format!("/ipfs/{cid}");
+            for name in path {
+                url += &format!("/{}", crate::http::escape_url(name));
+            }
+            let (status, total, reader) = client.get_content(&url, from)?;
+            Ok((status, total, reader))
+        }
+        Access::Own(node) => {
+            let resolved = node.resolve(cid, path, Scope::Network)?;
+            let ResolvedKind::File(size) = resolved.kind else {
+                return Err(CliError::Failed("it is a directory: name a file in it".into()));
+            };
+            if from > 0 && from >= size {
+                return Ok((416, Some(0), Box::new(io::empty())));
+            }
+            let mut stream = node.get(&resolved.cid)?;
+            stream.seek_to(from..size);
+            let status = if from > 0 { 206 } else { 200 };
+            Ok((status, Some(size - from), Box::new(stream)))
+        }
+    }
+}
+
+fn copy(
+    mut reader: Box<dyn Read>,
+    out: &mut dyn Write,
+    from: u64,
+    total: Option<u64>,
+) -> Result<u64, CliError> {
+    let mut progress = Progress::new("fetching", total.map(|total| from + total));
+    progress.set(from);
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut written = 0;
+    loop {
+        let len = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CliError::Failed(format!("cut off: {error}"))),
+        };
+        match out.write_all(&buffer[..len]) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(written),
+            wrote => wrote?,
+        }
+        written += len as u64;
+        progress.add(len as u64);
+    }
+    out.flush()?;
+    Ok(written)
+}
+
+pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let cid = cid_operand(args)?;
+    let mut progress = Progress::new("fetching", None);
+    let access = Access::open(settings, true)?;
+    let done = match &access {
+        Access::Serving(client) => client
+            .job(&format!("/api/v1/pins/{cid}"), &mut |line| {
+                progress.set(line["bytes_fetched"].as_u64().unwrap_or(0));
+            })
+            .map_err(CliError::from),
+        Access::Own(node) => node
+            .pin(&cid, &mut |so_far| {
+                progress.set(so_far.bytes_fetched);
+                true
+            })
+            .map(|done| json!({ "done": true, "blocks": done.blocks }))
+            .map_err(CliError::from),
+    };
+    progress.end();
+    access.close();
+    let done = done?;
+    if args.has("json") { output::json(&done) } else { output::text(&format!("{cid}\n")) }
+}
+
+pub(super) fn unpin(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let cid = cid_operand(args)?;
+    with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(drop(client.delete(&format!("/api/v1/pins/{cid}"))?)),
+        Access::Own(node) => match node.unpin(&cid)? {
+            true => Ok(()),
+            false => Err(not_stored(&cid)),
+        },
+    })
+}
+
+fn not_stored(cid: &Cid) -> CliError {
+    CliError::Failed(format!("no dataset {cid} is stored here; see barrow ls"))
+}
+
+pub(super) fn ls(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let datasets = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.get_json("/api/v1/datasets")?["datasets"].take()),
+        Access::Own(node) => Ok(json!(node.datasets()?)),
+    })?;
+    for dataset in datasets.as_array().into_iter().flatten() {
+        if args.has("json") {
+            output::json(dataset)?;
+        } else {
+            output::text(&format!("{}\n", line_of(dataset)))?;
+        }
+    }
+    Ok(())
+}
+
+fn line_of(dataset: &Value) -> String {
+    let pinned = if dataset["pinned"] == true { "pinned" } else { "cached" };
+    let size = human::bytes(dataset["size"].as_u64().unwrap_or(0));
+    let root = dataset["root"].as_str().unwrap_or_default();
+    let name = dataset["name"].as_str().unwrap_or_default();
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    format!("{root}  {pinned}  {size:>10}  {name}").trim_end().to_owned()
+}
+
+pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    if args.operands.is_empty() {
+        return stat_store(args, settings);
+    }
+    let cid = cid_operand(args)?;
+    let dataset = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.get_json(&format!("/api/v1/datasets/{cid}"))?),
+        Access::Own(node) => Ok(json!(node.dataset(&cid)?.ok_or_else(|| not_stored(&cid))?)),
+    })?;
+    if args.has("json") {
+        return output::json(&dataset);
+    }
+    let blocks = dataset["blocks"].as_u64().unwrap_or(0);
+    output::text(&format!("{}\n{blocks} blocks, complete\n", line_of(&dataset)))
+}
+
+fn stat_store(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let stat = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.get_json("/api/v1/node")?["store"].take()),
+        Access::Own(node) => Ok(crate::http::store_stat(node)),
+    })?;
+    if args.has("json") {
+        return output::json(&stat);
+    }
+    let number = |key: &str| stat[key].as_u64().unwrap_or(0);
+    let quota = match number("quota_bytes") {
+        0 => "no quota".to_owned(),
+        quota => format!("quota {}", human::bytes(quota)),
+    };
+    output::text(&format!(
+        "{} blocks, {}, {quota}\n",
+        number("blocks"),
+        human::bytes(number("bytes"))
+    ))
+}
+
+pub(super) fn rm(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let cid = cid_operand(args)?;
+    let removed = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.delete(&format!("/api/v1/datasets/{cid}"))?),
+        Access::Own(node) => Ok(json!(node.remove(&cid)?.ok_or_else(|| not_stored(&cid))?)),
+    })?;
+    print_removed(args, &removed)
+}
+
+pub(super) fn gc(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let removed = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.post("/api/v1/gc", &mut io::empty())?),
+        Access::Own(node) => Ok(json!(node.gc()?)),
+    })?;
+    print_removed(args, &removed)
+}
+
+fn print_removed(args: &Args, removed: &Value) -> Result<(), CliError> {
+    if args.has("json") {
+        return output::json(removed);
+    }
+    let blocks = removed["blocks"].as_u64().unwrap_or(0);
+    let bytes = human::bytes(removed["bytes"].as_u64().unwrap_or(0));
+    output::text(&format!("{blocks} blocks removed, {bytes}\n"))
+}
+
+pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let mut progress = Progress::new("blocks", None);
+    let report = with_access(settings, |access| match access {
+        Access::Serving(client) => Ok(client.job("/api/v1/verify", &mut |line| {
+            progress.set(line["blocks"].as_u64().unwrap_or(0));
+        })?),
+        Access::Own(node) => {
+            let report = node.verify(&mut |so_far| {
+                progress.set(so_far.bytes);
+                true
+            })?;
+            let damaged: Vec<String> =
+                report.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+            Ok(json!({ "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }))
+        }
+    })?;
+    progress.end();
+    let damaged = report["damaged"].as_array().map_or(0, Vec::len);
+    if args.has("json") {
+        output::json(&report)?;
+    } else {
+        output::text(&format!("{} blocks verified, {damaged} damaged\n", report["blocks"]))?;
+    }
+    if damaged > 0 {
+        return Err(CliError::Partial(format!(
+            "{damaged} blocks are damaged and no longer served; fetch them again with barrow pin"
+        )));
+    }
+    Ok(())
+}

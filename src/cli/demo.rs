@@ -1,0 +1,238 @@
+//! `demo`: a swarm of real node processes on loopback, and a table of times.
+
+use super::{CliError, args::Args, human, output};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, Read, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Bytes that are made up without a file.
+const DEMO_BYTES: u64 = 256 << 20;
+const NODES_MIN: usize = 3;
+const NODES_MAX: usize = 64;
+/// A node must answer in this time.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A node process of ours; it ends with this value.
+struct DemoNode {
+    process: Child,
+    dir: PathBuf,
+    http: String,
+    peer: String,
+}
+
+impl DemoNode {
+    fn start(dir: PathBuf, peers: &[String]) -> Result<Self, CliError> {
+        fs::create_dir_all(&dir)?;
+        let log = File::create(dir.join("log"))?;
+        let mut command = Command::new(env::current_exe()?);
+        command.arg("--data-dir").arg(&dir).args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["--http", "127.0.0.1:0"]);
+        for peer in peers {
+            command.args(["--peer", peer]);
+        }
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let mut node = Self { process, dir, http: String::new(), peer: String::new() };
+        let about = node.wait_until_it_answers()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        node.http = text(&about["http"]);
+        node.peer = format!("{}@{}", text(&about["peer_id"]), text(&about["listen"][0]));
+        Ok(node)
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<Value, CliError> {
+        let since = Instant::now();
+        while since.elapsed() < START_TIMEOUT {
+            if let Ok(text) = fs::read_to_string(self.dir.join("node.json")) {
+                return Ok(serde_json::from_str(&text).map_err(io::Error::from)?);
+            }
+            if let Some(status) = self.process.try_wait()? {
+                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+                return Err(CliError::Failed(format!("a node ended with {status}: {log}")));
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        Err(CliError::Failed("a node did not start in time".into()))
+    }
+
+    fn stop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.process.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for DemoNode {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.stop();
+        }
+    }
+}
+
+/// A directory of ours that is removed at the end, unless it is to be kept.
+struct DemoDir(PathBuf, bool);
+
+impl Drop for DemoDir {
+    fn drop(&mut self) {
+        if !self.1 {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+pub(super) fn demo(args: &Args) -> Result<(), CliError> {
+    let usage = CliError::Usage;
+    let nodes = args.last("nodes").map_err(usage)?.map_or(Ok(NODES_MIN), |text| text.parse());
+    let nodes = nodes.map_err(|_| usage("--nodes takes a number".into()))?;
+    if !(NODES_MIN..=NODES_MAX).contains(&nodes) {
+        return Err(usage(format!("--nodes takes {NODES_MIN} to {NODES_MAX}")));
+    }
+    let root = env::temp_dir().join(format!("barrow-demo-{}", std::process::id()));
+    fs::create_dir_all(&root)?;
+    let dir = DemoDir(root, args.has("keep"));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted.clone())?;
+    let outcome = run(args, &dir.0, nodes, &interrupted);
+    if dir.1 {
+        output::note(&format!("the nodes' directories are in {}", dir.0.display()));
+    }
+    outcome
+}
+
+fn run(args: &Args, dir: &Path, count: usize, interrupted: &AtomicBool) -> Result<(), CliError> {
+    let check = || match interrupted.load(Ordering::Relaxed) {
+        true => Err(CliError::Failed("interrupted".into())),
+        false => Ok(()),
+    };
+    let mut table = Table::new();
+    let source = match args.operands.first() {
+        Some(file) => PathBuf::from(file),
+        None => make_file(&dir.join("demo.bin"))?,
+    };
+    let size = fs::metadata(&source)?.len();
+    let digest = digest(&mut File::open(&source)?)?;
+
+    // Each node knows the one before it alone.
+    let mut nodes: Vec<DemoNode> = Vec::new();
+    for n in 0..count {
+        let known: Vec<String> = nodes.iter().map(|node| node.peer.clone()).collect();
+        nodes.push(DemoNode::start(dir.join(format!("node-{n}")), &known)?);
+        check()?;
+    }
+    table.row("nodes started", &format!("{count} processes"), None);
+
+    let since = Instant::now();
+    let put = Command::new(env::current_exe()?)
+        .arg("--data-dir")
+        .arg(&nodes[0].dir)
+        .arg("put")
+        .arg(&source)
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !put.status.success() {
+        return Err(CliError::Failed("put failed".into()));
+    }
+    let cid = String::from_utf8_lossy(&put.stdout).trim().to_owned();
+    table.row("put on node 0", &cid, Some((size, since.elapsed())));
+
+    for n in 1..count {
+        check()?;
+        let what = format!("GET from node {n}, by CID over HTTP");
+        download(&mut table, &what, &nodes[n].http, &cid, size, &digest)?;
+        if n == 1 {
+            let since = Instant::now();
+            nodes[0].stop();
+            table.row("node 0, where it was put, is stopped", "", Some((0, since.elapsed())));
+        }
+    }
+    download(&mut table, "GET from node 1, again", &nodes[1].http, &cid, size, &digest)?;
+    output::text("every download has the bytes that were put\n")
+}
+
+fn download(
+    table: &mut Table,
+    what: &str,
+    http: &str,
+    cid: &str,
+    size: u64,
+    expected: &[u8; 32],
+) -> Result<(), CliError> {
+    let failed = |error: ureq::Error| CliError::Failed(format!("{what}: {error}"));
+    let since = Instant::now();
+    let url = format!("http://{http}/ipfs/{cid}");
+    let response = ureq::get(url).call().map_err(failed)?;
+    let mut first = [0; 1];
+    let mut reader = response.into_body().into_reader();
+    let begun = reader.read(&mut first)?;
+    let first_byte = since.elapsed();
+    let got = digest(&mut (&first[..begun]).chain(reader))?;
+    let note = format!("first byte after {:.1} ms", first_byte.as_secs_f64() * 1e3);
+    table.row(what, &note, Some((size, since.elapsed())));
+    if got != *expected {
+        return Err(CliError::Failed(format!("{what}: other bytes came than were put")));
+    }
+    Ok(())
+}
+
+fn digest(reader: &mut dyn Read) -> Result<[u8; 32], CliError> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// A file that compresses badly and repeats nowhere.
+fn make_file(path: &Path) -> Result<PathBuf, CliError> {
+    let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..DEMO_BYTES / 8 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes())?;
+    }
+    file.flush()?;
+    Ok(path.into())
+}
+
+/// What happened, a line each as it happens.
+struct Table;
+
+impl Table {
+    fn new() -> Self {
+        let _ =
+            output::text(&format!("{:40} {:>9} {:>12}  {}\n", "step", "seconds", "rate", "note"));
+        Self
+    }
+
+    fn row(&mut self, what: &str, note: &str, time: Option<(u64, Duration)>) {
+        let (seconds, rate) = match time {
+            Some((bytes, time)) if bytes > 0 => {
+                let seconds = time.as_secs_f64();
+                let rate = (bytes as f64 / seconds) as u64;
+                (format!("{seconds:.3}"), format!("{}/s", human::bytes(rate)))
+            }
+            Some((_, time)) => (format!("{:.3}", time.as_secs_f64()), String::new()),
+            None => (String::new(), String::new()),
+        };
+        let line = format!("{what:40} {seconds:>9} {rate:>12}  {note}");
+        let _ = output::text(&format!("{}\n", line.trim_end()));
+    }
+}

@@ -1,0 +1,110 @@
+//! `serve`, and the commands on a serving node.
+
+use super::{Access, CliError, args::Args, client::Client, output, settings::Settings};
+use crate::{http::HttpServer, node::Node};
+use serde_json::{Value, json};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    low_level::pipe,
+};
+use std::{fs, io, io::Read as _, os::unix::net::UnixStream, path::Path, time::Duration};
+
+/// What is under way at a stop may take this long; the rest of 5 s is for the store.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) fn serve(settings: &Settings) -> Result<(), CliError> {
+    // Before anything else, so that no signal is missed.
+    let (mut stop, signal) = UnixStream::pair()?;
+    pipe::register(SIGINT, signal.try_clone()?)?;
+    pipe::register(SIGTERM, signal)?;
+    let node = Node::start(settings.config.clone())?;
+    let file = settings.config.data_dir.join("node.json");
+    let http = match settings.config.http {
+        Some(address) => match HttpServer::start(&node, address) {
+            Ok(http) => Some(http),
+            Err(error) => {
+                node.shutdown();
+                return Err(CliError::Failed(format!("cannot answer HTTP at {error}")));
+            }
+        },
+        None => None,
+    };
+    let mut about = crate::http::about(&node);
+    about["pid"] = json!(std::process::id());
+    about["http"] = json!(http.as_ref().map(|http| http.address().to_string()));
+    write_atomically(&file, &about)?;
+    output::note(&format!(
+        "barrow {} is {}\n  peers: {}\n  http:  {}",
+        env!("CARGO_PKG_VERSION"),
+        node.peer_id(),
+        node.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        http.as_ref().map_or_else(|| "off".into(), |http| format!("http://{}/", http.address())),
+    ));
+    // Waits for a signal.
+    let _ = stop.read(&mut [0]);
+    log::info!("stopping");
+    let _ = fs::remove_file(&file);
+    if let Some(http) = http {
+        http.shutdown(FINISH_TIMEOUT);
+    }
+    node.shutdown();
+    Ok(())
+}
+
+fn write_atomically(path: &Path, value: &Value) -> io::Result<()> {
+    let draft = path.with_extension("json.new");
+    fs::write(&draft, format!("{value}\n"))?;
+    fs::rename(&draft, path)
+}
+
+/// The serving node, without which there is nothing to ask.
+fn serving(settings: &Settings) -> Result<Client, CliError> {
+    let dir = &settings.config.data_dir;
+    Client::of(dir).ok_or_else(|| {
+        CliError::Failed(format!("no node serves {}; start one with barrow serve", dir.display()))
+    })
+}
+
+pub(super) fn id(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let access = Access::open(settings, false)?;
+    let about = match &access {
+        Access::Serving(client) => client.get_json("/api/v1/node").map_err(CliError::from),
+        Access::Own(node) => Ok(crate::http::about(node)),
+    };
+    access.close();
+    let about = about?;
+    if args.has("json") {
+        return output::json(&about);
+    }
+    output::text(&format!("{}\n", about["peer_id"].as_str().unwrap_or_default()))?;
+    for address in about["listen"].as_array().into_iter().flatten() {
+        output::text(&format!("{}\n", address.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn peers(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let peers = serving(settings)?.get_json("/api/v1/peers")?["peers"].take();
+    for peer in peers.as_array().into_iter().flatten() {
+        if args.has("json") {
+            output::json(peer)?;
+            continue;
+        }
+        let text = |key: &str| peer[key].as_str().unwrap_or_default().to_owned();
+        let received = super::human::bytes(peer["bytes_received"].as_u64().unwrap_or(0));
+        let sent = super::human::bytes(peer["bytes_sent"].as_u64().unwrap_or(0));
+        output::text(&format!(
+            "{}  {}  in {received}  out {sent}\n",
+            text("peer_id"),
+            text("address")
+        ))?;
+    }
+    Ok(())
+}
+
+pub(super) fn connect(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let target = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
+    let body = json!({ "address": target }).to_string();
+    serving(settings)?.post("/api/v1/peers", &mut body.as_bytes())?;
+    Ok(())
+}
