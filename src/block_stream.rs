@@ -1,8 +1,9 @@
 //! Blocks of one tree on their way from a program of ours to a serving node, which need not be
 //! able to read the files they were made of.
 //!
-//! Bytes: for each block its length as a u32 and its bytes, all sha2-256; then a zero, the size
-//! of the content as a u64, and the root's binary CID up to the end. Numbers are big-endian.
+//! Bytes: for each block its length as a u32 and its bytes, all sha2-256; then the u32 of 32 ones,
+//! the size of the content as a u64, and the root's binary CID up to the end. Numbers are
+//! big-endian.
 
 use crate::{block::Block, pool::Pool, unixfs::Leaf};
 use barrow_wire::{
@@ -11,16 +12,15 @@ use barrow_wire::{
 };
 use std::io::{self, Read, Write};
 
+/// Stands where a length would: no block follows.
+const END: u32 = u32::MAX;
+
 /// Appends a block.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
     let len = u32::try_from(block.len()).expect("a block is at most 2 MiB");
-    if len == 0 {
-        // Zero is the end; the empty block goes without saying.
-        return Ok(());
-    }
     out.write_all(&len.to_be_bytes())?;
     out.write_all(block.data())
 }
@@ -30,7 +30,7 @@ pub fn write_block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub fn write_root(out: &mut dyn Write, root: &Leaf) -> io::Result<()> {
-    out.write_all(&0_u32.to_be_bytes())?;
+    out.write_all(&END.to_be_bytes())?;
     out.write_all(&root.size.to_be_bytes())?;
     out.write_all(&root.cid.to_bytes())
 }
@@ -48,10 +48,11 @@ pub fn read(
     loop {
         let mut len = [0; 4];
         input.read_exact(&mut len)?;
-        let len = u32::from_be_bytes(len) as usize;
-        if len == 0 {
+        let len = u32::from_be_bytes(len);
+        if len == END {
             break;
         }
+        let len = len as usize;
         if len > BLOCK_BYTES_MAX {
             return Err(invalid("a block is too long"));
         }

@@ -5,15 +5,11 @@ pub mod config;
 pub mod metrics;
 pub mod pool;
 
-pub mod car;
 pub mod dag;
-pub mod dag_cbor;
 pub mod engine;
-pub mod erasure;
 pub mod local_store;
 pub mod unixfs;
 
-pub mod discovery;
 pub mod disk;
 pub mod gate;
 pub mod reactor;

@@ -111,15 +111,24 @@ impl NetworkStore {
     }
 }
 
+impl NetworkStore {
+    /// A block whose reader has left is cached all the same; a second copy of a hedged one is not.
+    fn keep_unwanted(&self, block: Block) {
+        match self.0.disk.presence(&[*block.hash()]).as_deref() {
+            Ok([Presence::DontHave]) => self.0.disk.put(block, None),
+            Ok(_) | Err(_) => self.0.metrics.blocks_duplicate_total.add(1),
+        }
+    }
+}
+
 impl Delivery for NetworkStore {
     fn deliver(&self, block: Block) {
         let hash = *block.hash();
         let mut wants = self.0.wants.lock();
         wants.deliveries += 1;
         let Some(waiters) = wants.by_hash.remove(&hash) else {
-            // A second copy of a hedged block, or one that nobody waits for any more.
-            self.0.metrics.blocks_duplicate_total.add(1);
-            return;
+            drop(wants);
+            return self.keep_unwanted(block);
         };
         let mut datasets = waiters.iter().filter_map(|waiter| waiter.dataset);
         // Under the lock: whoever does not find it among the wants finds it in the store.
@@ -136,6 +145,14 @@ impl Delivery for NetworkStore {
                 self.0.release(len);
             }
         }
+    }
+
+    fn retain_wanted(&self, job: JobId, blocks: &mut Vec<Multihash>) {
+        let wants = self.0.wants.lock();
+        blocks.retain(|hash| {
+            let waiters = wants.by_hash.get(hash);
+            waiters.is_some_and(|waiters| waiters.iter().any(|waiter| waiter.job == job))
+        });
     }
 
     fn fail(&self, job: JobId, hash: Multihash, error: WantError) {

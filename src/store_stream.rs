@@ -267,10 +267,13 @@ impl StoreStream {
         self.walk.size()
     }
 
-    /// Gives this range from now on.
+    /// Gives this range from now on. What was asked for ahead of another place is given up.
     pub fn seek_to(&mut self, range: Range<u64>) {
+        let here = self.walk.position() - self.rest.len() as u64;
         self.rest = Bytes::new();
-        self.source.reset();
+        if range.start != here {
+            self.source.reset();
+        }
         self.walk.seek(range);
     }
 

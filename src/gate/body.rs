@@ -1,6 +1,7 @@
 //! Bodies of answers: pulled chunk by chunk when their connection has room, by a few threads of
 //! their own, so that slow clients hold no thread.
 
+use super::Notice;
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -9,10 +10,9 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Poll, Wake, Waker},
-    thread::JoinHandle,
 };
 
 /// Threads that pull.
@@ -26,6 +26,11 @@ pub trait Body: Send {
     /// network it is pending, and wakes `waker` later. An error ends the connection, so that the
     /// client sees it.
     fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, String>>>;
+
+    /// Takes the last `bytes` bytes that it gave back, to give them again; `false` if it cannot.
+    fn rewind(&mut self, bytes: u64) -> bool {
+        bytes == 0
+    }
 }
 
 /// A body that is here already.
@@ -42,8 +47,51 @@ pub(super) struct Flow {
     ready: Mutex<Ready>,
     scheduled: AtomicBool,
     closed: AtomicBool,
-    pumps: Sender<Arc<Flow>>,
-    notify: Arc<dyn Fn(u64) + Send + Sync>,
+    pumps: Pumps,
+}
+
+/// How the pumps tell the gate.
+pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What all bodies together may have waiting for their clients.
+pub(super) struct Budget {
+    bytes_max: usize,
+    bytes_taken: AtomicUsize,
+    /// Flows that wait for bytes of others to be gone.
+    parked: Mutex<VecDeque<Arc<Flow>>>,
+}
+
+impl Budget {
+    fn is_full(&self) -> bool {
+        self.bytes_taken.load(Ordering::Acquire) >= self.bytes_max
+    }
+
+    fn wake_next(&self) {
+        if !self.is_full()
+            && let Some(next) = self.parked.lock().pop_front()
+        {
+            next.schedule();
+        }
+    }
+}
+
+/// A chunk that counts against the budget until its last byte is sent.
+struct Counted {
+    chunk: Bytes,
+    budget: Arc<Budget>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.chunk
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.budget.bytes_taken.fetch_sub(self.chunk.len(), Ordering::AcqRel);
+        self.budget.wake_next();
+    }
 }
 
 #[derive(Default)]
@@ -78,7 +126,7 @@ impl Flow {
     fn schedule(self: &Arc<Self>) {
         if !self.scheduled.swap(true, Ordering::AcqRel) {
             // There is a place for each connection.
-            let _ = self.pumps.send(self.clone());
+            let _ = self.pumps.queue.send(self.clone());
         }
     }
 
@@ -90,8 +138,39 @@ impl Flow {
         }
     }
 
+    /// Gives back what is ready, and `bytes` taken before that; `false` if that is not possible
+    /// now.
+    pub(super) fn give_back(&self, bytes: u64) -> bool {
+        let Some(mut body) = self.body.try_lock() else { return false };
+        let Some(body) = body.as_mut() else { return false };
+        let mut ready = self.ready.lock();
+        let waiting: u64 = ready.chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        if ready.end.is_some() || bytes + waiting == 0 || !body.rewind(bytes + waiting) {
+            return false;
+        }
+        ready.chunks.clear();
+        true
+    }
+
+    /// Whether there is room; if not, it is scheduled once there is.
+    fn has_room(self: &Arc<Self>) -> bool {
+        let budget = &self.pumps.budget;
+        if !budget.is_full() {
+            return true;
+        }
+        budget.parked.lock().push_back(self.clone());
+        (self.pumps.notify)(Notice::Scarce);
+        false
+    }
+
     fn pump(self: &Arc<Self>) {
         self.scheduled.store(false, Ordering::Release);
+        self.fill();
+        // Room that this one did not use, or that was made before it was parked.
+        self.pumps.budget.wake_next();
+    }
+
+    fn fill(self: &Arc<Self>) {
         let waker = Waker::from(self.clone());
         let mut body = self.body.lock();
         loop {
@@ -100,25 +179,32 @@ impl Flow {
                 *body = None;
                 return;
             };
-            if self.ready.lock().chunks.len() >= CHUNKS_MAX {
+            if self.ready.lock().chunks.len() >= CHUNKS_MAX || !self.has_room() {
                 return;
             }
-            let mut ready = match source.poll_chunk(&waker) {
+            let chunk = match source.poll_chunk(&waker) {
                 Poll::Pending => return,
-                Poll::Ready(chunk) => (self.ready.lock(), chunk),
+                Poll::Ready(chunk) => chunk.map(|chunk| chunk.map(|chunk| self.count(chunk))),
             };
-            match ready.1 {
-                Some(Ok(chunk)) => ready.0.chunks.push_back(chunk),
-                Some(Err(error)) => ready.0.end = Some(Err(error)),
-                None => ready.0.end = Some(Ok(())),
+            let mut ready = self.ready.lock();
+            match chunk {
+                Some(Ok(chunk)) => ready.chunks.push_back(chunk),
+                Some(Err(error)) => ready.end = Some(Err(error)),
+                None => ready.end = Some(Ok(())),
             }
-            let ended = ready.0.end.is_some();
-            drop(ready.0);
+            let ended = ready.end.is_some();
+            drop(ready);
             if ended {
                 *body = None;
             }
-            (self.notify)(self.conn);
+            (self.pumps.notify)(Notice::Ready(self.conn));
         }
+    }
+
+    fn count(&self, chunk: Bytes) -> Bytes {
+        let budget = self.pumps.budget.clone();
+        budget.bytes_taken.fetch_add(chunk.len(), Ordering::AcqRel);
+        Bytes::from_owner(Counted { chunk, budget })
     }
 }
 
@@ -157,32 +243,36 @@ impl Bodies {
     }
 }
 
-/// The pumps' queue, and how flows are made for it.
+/// The pumps' queue and budget, and how flows are made for them.
 #[derive(Clone)]
 pub(super) struct Pumps {
     queue: Sender<Arc<Flow>>,
-    notify: Arc<dyn Fn(u64) + Send + Sync>,
+    notify: Notify,
+    budget: Arc<Budget>,
 }
 
 impl Pumps {
-    /// Starts the threads; `notify` is told of connections that have something to take.
+    /// Starts the threads; `notify` is told of connections that have something to take. They end
+    /// with the last clone.
     pub(super) fn start(
         connections_max: usize,
-        notify: Arc<dyn Fn(u64) + Send + Sync>,
-    ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        bytes_max: usize,
+        notify: Notify,
+    ) -> io::Result<Self> {
         // A flow stands in the queue once; those of closed connections may still be there.
         let (queue, flows): (_, Receiver<Arc<Flow>>) = bounded(2 * connections_max + 64);
-        let mut threads = Vec::new();
         for n in 0..PUMPS {
             let flows = flows.clone();
             let pump = std::thread::Builder::new().name(format!("body-{n}"));
-            threads.push(pump.spawn(move || {
+            pump.spawn(move || {
                 for flow in flows {
                     flow.pump();
                 }
-            })?);
+            })?;
         }
-        Ok((Self { queue, notify }, threads))
+        let (bytes_taken, parked) = (AtomicUsize::new(0), Mutex::default());
+        let budget = Arc::new(Budget { bytes_max, bytes_taken, parked });
+        Ok(Self { queue, notify, budget })
     }
 
     pub(super) fn flow(&self, conn: u64, body: Box<dyn Body>) -> Arc<Flow> {
@@ -192,8 +282,7 @@ impl Pumps {
             ready: Mutex::default(),
             scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            pumps: self.queue.clone(),
-            notify: self.notify.clone(),
+            pumps: self.clone(),
         })
     }
 }

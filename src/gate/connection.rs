@@ -30,6 +30,8 @@ pub(super) enum Stage {
     Working,
     /// The answer is being sent.
     Answering,
+    /// The answer is out, and what the client still sends is dropped until it has seen that.
+    Lingering,
 }
 
 /// What is left of a request's body.
@@ -47,6 +49,8 @@ pub(super) struct Client {
     pub(super) moved: Instant,
     pub(super) keep_alive: bool,
     pub(super) is_head: bool,
+    /// The answer ends the connection while the client may still be sending.
+    pub(super) linger: bool,
     input: Vec<u8>,
     /// Head of the answer, or all of one that the gate makes itself.
     output: Bytes,
@@ -58,6 +62,8 @@ pub(super) struct Client {
     /// Bytes of the answer's body that were announced and not yet taken.
     pub(super) body_left: Option<u64>,
     read_closed: bool,
+    /// The socket took no more at the last write.
+    is_blocked: bool,
 }
 
 /// What came of moving bytes.
@@ -82,6 +88,7 @@ impl Client {
             moved: Instant::now(),
             keep_alive: true,
             is_head: false,
+            linger: false,
             input: Vec::new(),
             output: Bytes::new(),
             flow: None,
@@ -90,12 +97,17 @@ impl Client {
             chunk_tail: false,
             body_left: None,
             read_closed: false,
+            is_blocked: false,
         }
     }
 
     /// Whether a request is begun or under way.
     pub(super) fn is_busy(&self) -> bool {
-        !matches!(self.stage, Stage::Idle) || !self.input.is_empty()
+        match self.stage {
+            Stage::Idle => !self.input.is_empty(),
+            Stage::Queued(_) | Stage::Working | Stage::Answering => true,
+            Stage::Lingering => false,
+        }
     }
 
     /// Reads what there is, as far as it may wait here.
@@ -221,6 +233,7 @@ impl Client {
             match self.stream.write_vectored(&pieces) {
                 Ok(0) => return Err(Over),
                 Ok(written) => {
+                    self.is_blocked = false;
                     *sent_total += written as u64;
                     self.moved = Instant::now();
                     let head = written.min(self.output.len());
@@ -235,7 +248,10 @@ impl Client {
                         self.chunk = Bytes::new();
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Wait),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_blocked = true;
+                    return Ok(Moved::Wait);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Over),
             }
@@ -283,6 +299,44 @@ impl Client {
         self.body_left = None;
         self.moved = Instant::now();
         self.keep_alive && self.upload.is_none()
+    }
+
+    /// Gives back what of the body waits for a client that does not read.
+    pub(super) fn give_back(&mut self) {
+        let Some(flow) = self.flow.as_ref().filter(|_| self.is_blocked && !self.chunked) else {
+            return;
+        };
+        if let Some(left) = &mut self.body_left
+            && flow.give_back(self.chunk.len() as u64)
+        {
+            *left += self.chunk.len() as u64;
+            self.chunk = Bytes::new();
+        }
+    }
+
+    /// Whether there is something to wait for before the connection is closed.
+    pub(super) fn begin_linger(&mut self) -> bool {
+        if !self.linger || self.read_closed {
+            return false;
+        }
+        self.stage = Stage::Lingering;
+        self.upload = None;
+        self.input = Vec::new();
+        self.stream.shutdown(std::net::Shutdown::Write).is_ok() && self.discard().is_ok()
+    }
+
+    /// Drops what comes. The time for that is not renewed.
+    pub(super) fn discard(&mut self) -> Result<(), Over> {
+        let mut buffer = [0; 4_096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(Over),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Over),
+            }
+        }
     }
 
     /// Ends the connection so that the client sees that something lacks.

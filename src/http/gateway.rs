@@ -3,7 +3,7 @@
 //! Sources: ipfs/specs "Path Gateway" and "Trustless Gateway"; RFC 9110 for ranges and
 //! conditional requests.
 
-use super::{error, get_error, listing, media_type::media_type};
+use super::{error, get_error, listing, media_type};
 use crate::{
     gate::{Body, Reply, ReplyBody, Request},
     node::{Node, Resolved, ResolvedKind},
@@ -13,13 +13,12 @@ use crate::{
 use barrow_wire::Cid;
 use bytes::Bytes;
 use std::{
-    io::{Read as _, Seek as _},
     ops::Range,
     task::{Poll, Waker},
 };
 
 /// First bytes that tell what a file is.
-const SNIFF_BYTES: usize = 512;
+const SNIFF_BYTES: u64 = 512;
 const IMMUTABLE: &str = "public, max-age=29030400, immutable";
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -139,7 +138,7 @@ fn file(node: &Node, request: &Request<'_>, asked: &Asked, cid: &Cid, name: Opti
     if is_unchanged(request, &etag) {
         return unchanged(&etag);
     }
-    let mut stream = match node.open(cid, asked.scope) {
+    let stream = match node.open(cid, asked.scope) {
         Ok(stream) => stream,
         Err(failed) => return missing(&failed, asked.scope),
     };
@@ -151,17 +150,12 @@ fn file(node: &Node, request: &Request<'_>, asked: &Asked, cid: &Cid, name: Opti
     let stored = node.dataset(cid).ok().flatten().map(|dataset| dataset.info);
     let stored_name = stored.as_ref().and_then(|info| info.name.clone());
     let name = name.map(ToOwned::to_owned).or(stored_name);
-    let kind = match stored.and_then(|info| info.mimetype) {
-        Some(kind) => kind,
-        None => match sniff(&mut stream, name.as_deref()) {
-            Ok(kind) => kind.to_owned(),
-            Err(failed) => return missing(&failed, asked.scope),
-        },
-    };
+    let kind = stored.and_then(|info| info.mimetype);
+    let kind = kind.or_else(|| name.as_deref().and_then(media_type::of_name).map(Into::into));
     let (from, to) = range.clone().map_or((0, size), |range| (range.start, range.end));
-    stream.seek_to(from..to);
-    let body = match first_chunk(stream, to - from) {
-        Ok(body) => body,
+    let begun = begin(stream, from..to, kind);
+    let (body, kind) = match begun {
+        Ok(begun) => begun,
         Err(failed) => return missing(&failed, asked.scope),
     };
     let body = ReplyBody::Stream(Box::new(body), Some(to - from));
@@ -177,39 +171,52 @@ fn file(node: &Node, request: &Request<'_>, asked: &Asked, cid: &Cid, name: Opti
     }
 }
 
-/// The media type, from the name or the first bytes; the stream is at its start again.
-fn sniff(stream: &mut StoreStream, name: Option<&str>) -> Result<&'static str, GetError> {
-    let by_name = media_type(name, &[0]);
-    if by_name != "application/octet-stream" {
-        return Ok(by_name);
-    }
-    let mut start = Vec::new();
-    let read = stream.by_ref().take(SNIFF_BYTES as u64).read_to_end(&mut start);
-    read.map_err(|failed| failed.downcast().unwrap_or(GetError::NotFound))?;
-    let _ = stream.rewind();
-    Ok(media_type(name, &start))
-}
-
 /// A file's bytes as the body of an answer.
 struct FileBody {
     first: Option<Bytes>,
     stream: StoreStream,
+    range: Range<u64>,
 }
 
-/// Waits for the first bytes, so that what cannot be had is told by a status.
-fn first_chunk(mut stream: StoreStream, len: u64) -> Result<FileBody, GetError> {
-    let first = if len == 0 { None } else { stream.wait_chunk().transpose()? };
-    Ok(FileBody { first, stream })
+/// Waits for the first bytes, so that what cannot be had is told by a status; they also tell the
+/// media type, if it is not known.
+fn begin(
+    mut stream: StoreStream,
+    range: Range<u64>,
+    kind: Option<String>,
+) -> Result<(FileBody, String), GetError> {
+    let mut start = Bytes::new();
+    if kind.is_none() && range.start > 0 {
+        stream.seek_to(0..SNIFF_BYTES.min(range.start));
+        start = stream.wait_chunk().transpose()?.unwrap_or_default();
+    }
+    stream.seek_to(range.clone());
+    let first = if range.is_empty() { None } else { stream.wait_chunk().transpose()? };
+    if range.start == 0 {
+        start = first.clone().unwrap_or_default();
+    }
+    start.truncate(SNIFF_BYTES as usize);
+    let kind = kind.unwrap_or_else(|| media_type::of_start(&start).into());
+    Ok((FileBody { first, stream, range }, kind))
 }
 
 impl Body for FileBody {
     fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, String>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
+        let chunk = match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.stream.poll_chunk(waker),
+        };
+        if let Poll::Ready(Some(Ok(chunk))) = &chunk {
+            self.range.start += chunk.len() as u64;
         }
-        self.stream
-            .poll_chunk(waker)
-            .map(|chunk| chunk.map(|chunk| chunk.map_err(|failed| failed.to_string())))
+        chunk.map(|chunk| chunk.map(|chunk| chunk.map_err(|failed| failed.to_string())))
+    }
+
+    fn rewind(&mut self, bytes: u64) -> bool {
+        self.range.start -= bytes;
+        self.first = None;
+        self.stream.seek_to(self.range.clone());
+        true
     }
 }
 

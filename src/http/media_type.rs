@@ -51,13 +51,15 @@ const BY_START: &[(&[u8], &str)] = &[
     (b"<html", "text/html; charset=utf-8"),
 ];
 
-/// The media type of a file with this name, if it has one, and these first bytes.
-pub(super) fn media_type(name: Option<&str>, start: &[u8]) -> &'static str {
-    let ending = name.and_then(|name| name.rsplit_once('.')).map(|(_, end)| end.to_lowercase());
-    let by_ending = ending.and_then(|ending| BY_ENDING.iter().find(|(own, _)| *own == ending));
-    if let Some((_, media_type)) = by_ending {
-        return media_type;
-    }
+/// The media type that a name's ending tells.
+pub(super) fn of_name(name: &str) -> Option<&'static str> {
+    let ending = name.rsplit_once('.')?.1.to_lowercase();
+    let (_, media_type) = BY_ENDING.iter().find(|(own, _)| *own == ending)?;
+    Some(media_type)
+}
+
+/// The media type that the first bytes tell.
+pub(super) fn of_start(start: &[u8]) -> &'static str {
     if let Some((_, media_type)) = BY_START.iter().find(|(own, _)| start.starts_with(own)) {
         return media_type;
     }
@@ -78,17 +80,16 @@ pub(super) fn media_type(name: Option<&str>, start: &[u8]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::media_type;
+    use super::{of_name, of_start};
 
     #[test]
     fn a_name_tells_before_the_bytes_do_and_unknown_bytes_are_a_download() {
-        assert_eq!(media_type(Some("a.SVG"), b"<svg"), "image/svg+xml");
-        assert_eq!(media_type(Some("noend"), b"\x89PNG\r\n\x1a\n"), "image/png");
-        assert_eq!(media_type(None, b"hello"), "text/plain; charset=utf-8");
-        assert_eq!(
-            media_type(None, "hellö".as_bytes().split_last().unwrap().1),
-            "text/plain; charset=utf-8"
-        );
-        assert_eq!(media_type(None, &[0, 1, 2]), "application/octet-stream");
+        assert_eq!(of_name("a.SVG"), Some("image/svg+xml"));
+        assert_eq!(of_name("noend"), None);
+        assert_eq!(of_start(b"\x89PNG\r\n\x1a\n"), "image/png");
+        assert_eq!(of_start(b"hello"), "text/plain; charset=utf-8");
+        let cut = "hellö".as_bytes().split_last().unwrap().1;
+        assert_eq!(of_start(cut), "text/plain; charset=utf-8");
+        assert_eq!(of_start(&[0, 1, 2]), "application/octet-stream");
     }
 }

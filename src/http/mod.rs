@@ -46,6 +46,7 @@ impl HttpServer {
             socket_dir: config.data_dir.clone(),
             connections_max: config.limits.http_connections_max,
             handlers: config.limits.http_handlers,
+            body_bytes_max: config.limits.pool_bytes_max / 4,
             policy: Arc::new(move |head| policy.check(head)),
             handler,
             sent: Arc::new(move |bytes| counters.http_bytes_sent_total.add(bytes)),

@@ -1,1 +1,0 @@
-//! CARv1 in and out.

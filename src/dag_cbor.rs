@@ -1,1 +1,0 @@
-//! DAG-CBOR, read and written strictly.

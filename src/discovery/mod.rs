@@ -1,1 +1,0 @@
-//! Where peers may be found.

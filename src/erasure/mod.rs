@@ -1,1 +1,0 @@
-//! Reed-Solomon: field kernels, codec, protected manifest.
