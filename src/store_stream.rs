@@ -267,11 +267,11 @@ impl StoreStream {
         self.walk.size()
     }
 
-    /// Gives this range from now on. What was asked for ahead of another place is given up.
+    /// Gives this range from now on. What was asked for ahead of a place far from there is given
+    /// up.
     pub fn seek_to(&mut self, range: Range<u64>) {
-        let here = self.walk.position() - self.rest.len() as u64;
         self.rest = Bytes::new();
-        if range.start != here {
+        if range.start.abs_diff(self.walk.position()) > self.window_bytes {
             self.source.reset();
         }
         self.walk.seek(range);

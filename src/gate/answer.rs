@@ -17,7 +17,12 @@ pub(super) fn refusal(status: u16, code: &str, message: &str, keep_alive: bool) 
 }
 
 /// The head of a handler's answer, without what is between it and the gate.
-pub(super) fn public_head(answer: &Answer, length: Option<u64>, chunked: bool, keep_alive: bool) -> Vec<u8> {
+pub(super) fn public_head(
+    answer: &Answer,
+    length: Option<u64>,
+    chunked: bool,
+    keep_alive: bool,
+) -> Vec<u8> {
     use std::fmt::Write as _;
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, answer.reason);
     for (name, value) in &answer.headers {

@@ -349,17 +349,25 @@ impl GateLoop {
         if let Some(inner) = self.idle_inners.pop() {
             return Some(inner);
         }
-        if self.inners.len() >= self.config.handlers {
-            return None;
+        // One new connection at a time, until it has answered: tiny_http leaves some of a burst
+        // without a thread (`TaskPool::spawn` counts threads as idle that were just woken).
+        let probing = self.inners.values().any(|inner| inner.is_probing);
+        if !probing && self.inners.len() < self.config.handlers {
+            self.open_inner();
         }
+        None
+    }
+
+    fn open_inner(&mut self) -> Option<()> {
         let mut stream = UnixStream::connect(&self.socket)
             .inspect_err(|error| log::error!("the handlers cannot be reached: {error}"))
             .ok()?;
         let token = self.token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(token as usize), interest).ok()?;
-        self.inners.insert(token, Inner::new(stream));
-        Some(token)
+        self.inners.insert(token, Inner::probe(stream));
+        self.pass_upload(token);
+        Some(())
     }
 
     fn begin(&mut self, token: u64, inner_token: u64) {
@@ -398,7 +406,11 @@ impl GateLoop {
     fn pass_upload(&mut self, inner_token: u64) {
         loop {
             let Some(inner) = self.inners.get_mut(&inner_token) else { return };
-            let Some(token) = inner.client else { return };
+            let Some(token) = inner.client else {
+                // Nothing but a probe has no client, and it fits any socket.
+                let _ = inner.write();
+                return;
+            };
             let Some(client) = self.clients.get_mut(&token) else { return };
             if client.upload.is_none() && inner.output.is_empty() {
                 return;
@@ -430,6 +442,10 @@ impl GateLoop {
         // First of all the answer: a handler may give it without having read the body.
         match inner.read() {
             Ok(None) => self.pass_upload(inner_token),
+            Ok(Some(_)) if std::mem::take(&mut inner.is_probing) => {
+                self.idle_inners.push(inner_token);
+                self.dispatch();
+            }
             Ok(Some(answer)) => {
                 let Some(token) = inner.client.take() else {
                     return self.drop_inner(inner_token);
@@ -488,6 +504,8 @@ impl GateLoop {
             return;
         }
         self.next_sweep = now + SWEEP_INTERVAL;
+        // Had the handlers not been reached, nothing else would try again.
+        self.dispatch();
         let mut late = Vec::new();
         for (token, client) in &self.clients {
             let quiet = now.saturating_duration_since(client.moved);
@@ -508,4 +526,3 @@ impl GateLoop {
         }
     }
 }
-

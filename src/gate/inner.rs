@@ -16,6 +16,8 @@ pub(super) struct Inner {
     input: Vec<u8>,
     /// It carried a body; such a connection is not used again.
     pub(super) spent: bool,
+    /// It has not answered yet whether a thread of the handlers has it.
+    pub(super) is_probing: bool,
 }
 
 /// A handler's answer.
@@ -33,8 +35,11 @@ impl Answer {
 }
 
 impl Inner {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, client: None, output: Vec::new(), input: Vec::new(), spent: false }
+    /// A new connection, with a request that anything answers.
+    pub(super) fn probe(stream: UnixStream) -> Self {
+        let output = b"OPTIONS /probe HTTP/1.1\r\nhost: inner\r\n\r\n".to_vec();
+        let (client, input) = (None, Vec::new());
+        Self { stream, client, output, input, spent: false, is_probing: true }
     }
 
     /// Writes what waits.

@@ -101,10 +101,17 @@ impl Gate {
         let connections_max = connections_max(config.connections_max);
         let pumps = Pumps::start(connections_max, config.body_bytes_max, notify)?;
         let socket = handlers.socket().to_owned();
-        let gate =
-            GateLoop::new(config, poll, listener, connections_max, socket, bodies, pumps, notices_in)?;
-        let thread =
-            std::thread::Builder::new().name("gate".into()).spawn(move || gate.run())?;
+        let gate = GateLoop::new(
+            config,
+            poll,
+            listener,
+            connections_max,
+            socket,
+            bodies,
+            pumps,
+            notices_in,
+        )?;
+        let thread = std::thread::Builder::new().name("gate".into()).spawn(move || gate.run())?;
         Ok(Self { address, wake, notices, thread, handlers })
     }
 
@@ -129,4 +136,3 @@ fn connections_max(wanted: usize) -> usize {
     // Packs, index, peers, inner sockets and the like take the rest.
     wanted.min(limit.saturating_sub(192).max(16))
 }
-
