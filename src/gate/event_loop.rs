@@ -450,7 +450,7 @@ impl GateLoop {
                 let Some(token) = inner.client.take() else {
                     return self.drop_inner(inner_token);
                 };
-                if inner.spent {
+                if inner.spent || inner.ended {
                     self.drop_inner(inner_token);
                 } else {
                     self.idle_inners.push(inner_token);
@@ -522,7 +522,8 @@ impl GateLoop {
             }
         }
         for token in late {
-            self.close(token, true);
+            let abort = self.clients.get(&token).is_some_and(Client::is_busy);
+            self.close(token, abort);
         }
     }
 }

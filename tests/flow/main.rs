@@ -130,8 +130,12 @@ fn what_nobody_has_is_not_found_in_time_and_bad_requests_are_told() {
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     assert_eq!(node.get("/ipfs/nonsense").status, 400);
     let mut post = node.send(
-        format!("POST /ipfs/{cid} HTTP/1.1\r\nHost: {}\r\nContent-Length: 3\r\n\r\nabc", node.http)
-            .as_bytes(),
+        format!(
+            "POST /ipfs/{cid} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+             Content-Length: 3\r\n\r\nabc",
+            node.http
+        )
+        .as_bytes(),
     );
     post.read_body().unwrap();
     assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
