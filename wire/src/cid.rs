@@ -1,6 +1,7 @@
 //! Content identifiers, read strictly.
 
-use crate::limits::{CID_BYTES_MAX, IDENTITY_BYTES_MAX};
+use crate::limits::{CID_TEXT_BYTES_MAX, IDENTITY_BYTES_MAX};
+use cid::multibase::{self, Base};
 use std::{fmt, str::FromStr};
 
 /// The hash functions that a stored block may have.
@@ -136,7 +137,8 @@ impl Codec {
 pub enum CidError {
     /// Not a CID at all.
     Malformed,
-    /// Longer than [`CID_BYTES_MAX`], or an identity CID of over [`IDENTITY_BYTES_MAX`] bytes.
+    /// An identity CID of over [`IDENTITY_BYTES_MAX`] bytes, or a text of over
+    /// [`CID_TEXT_BYTES_MAX`].
     TooLong,
     /// A hash function that is not accepted, or a digest that is not 32 bytes long.
     Hash,
@@ -194,20 +196,27 @@ impl Cid {
     /// # Errors
     /// As [`CidError`] says.
     pub fn read(bytes: &[u8]) -> Result<(Self, &[u8]), CidError> {
-        let mut rest = bytes;
-        let cid = cid::CidGeneric::read_bytes(&mut rest).map_err(|_| CidError::Malformed)?;
-        Ok((Self::checked(cid)?, rest))
-    }
-
-    fn checked(cid: cid::CidGeneric<IDENTITY_BYTES_MAX>) -> Result<Self, CidError> {
-        let hash = cid.hash();
-        match (hash.code(), hash.digest().len()) {
-            (0x12 | 0x1e, 32) if cid.encoded_len() <= CID_BYTES_MAX => Ok(Self(cid)),
-            (0x12 | 0x1e, 32) => Err(CidError::TooLong),
-            (0x00, 0..=IDENTITY_BYTES_MAX) => Ok(Self(cid)),
-            (0x00, _) => Err(CidError::TooLong),
-            _ => Err(CidError::Hash),
+        // Not the cid crate's reader: it takes numbers that are not in their shortest form, so
+        // one CID would have many.
+        if let [0x12, 0x20, rest @ ..] = bytes {
+            let (digest, rest) = rest.split_first_chunk().ok_or(CidError::Malformed)?;
+            return Ok((Self::v0(Multihash::new(HashCode::Sha2_256, *digest))?, rest));
         }
+        let (version, rest) = read_varint(bytes)?;
+        if version != 1 {
+            return Err(CidError::Malformed);
+        }
+        let (codec, rest) = read_varint(rest)?;
+        let (code, rest) = read_varint(rest)?;
+        let (len, rest) = read_varint(rest)?;
+        let len = match (code, usize::try_from(len).unwrap_or(usize::MAX)) {
+            (0x12 | 0x1e, len @ 32) | (0x00, len @ 0..=IDENTITY_BYTES_MAX) => len,
+            (0x00, _) => return Err(CidError::TooLong),
+            _ => return Err(CidError::Hash),
+        };
+        let (digest, rest) = rest.split_at_checked(len).ok_or(CidError::Malformed)?;
+        let hash = cid::multihash::Multihash::wrap(code, digest).map_err(|_| CidError::TooLong)?;
+        Ok((Self(cid::CidGeneric::new_v1(codec, hash)), rest))
     }
 
     /// The codec.
@@ -251,16 +260,48 @@ fn wrap(code: u64, digest: &[u8; 32]) -> cid::multihash::Multihash<IDENTITY_BYTE
     cid::multihash::Multihash::wrap(code, digest).expect("32 bytes fit a multihash of 128")
 }
 
+/// Reads an unsigned varint of multiformats: at most 9 bytes, the shortest form alone.
+fn read_varint(bytes: &[u8]) -> Result<(u64, &[u8]), CidError> {
+    let (mut value, mut rest) = (0_u64, bytes);
+    for shift in (0..63).step_by(7) {
+        let (&byte, tail) = rest.split_first().ok_or(CidError::Malformed)?;
+        value |= u64::from(byte & 0x7f) << shift;
+        rest = tail;
+        if byte == 0 && shift > 0 {
+            return Err(CidError::Malformed);
+        }
+        if byte < 0x80 {
+            return Ok((value, rest));
+        }
+    }
+    Err(CidError::Malformed)
+}
+
 impl FromStr for Cid {
     type Err = CidError;
 
-    /// Reads a CIDv0 or a CIDv1 in any multibase; nothing may stand around it.
+    /// Reads a CIDv0 or a CIDv1 in any multibase of printable text; nothing may stand around it.
     fn from_str(text: &str) -> Result<Self, CidError> {
-        // The cid crate looks for "/ipfs/" inside the text; a CID holds no slash.
-        if text.len() > 2 * (IDENTITY_BYTES_MAX + CID_BYTES_MAX) * 8 || text.contains('/') {
-            return Err(CidError::Malformed);
+        // Not the cid crate's reader: it looks for "/ipfs/" inside the text, and takes bytes
+        // behind the CID.
+        if text.len() > CID_TEXT_BYTES_MAX {
+            return Err(CidError::TooLong);
         }
-        Self::checked(cid::CidGeneric::try_from(text).map_err(|_| CidError::Malformed)?)
+        let is_v0 = text.len() == 46 && text.starts_with("Qm");
+        let decoded = if is_v0 {
+            Base::Base58Btc.decode(text)
+        } else {
+            // Multibase has a base that is bytes as they are; it is no text.
+            let (base, bytes) = multibase::decode(text).map_err(|_| CidError::Malformed)?;
+            if base == Base::Identity {
+                Err(multibase::Error::InvalidBaseString)
+            } else {
+                Ok(bytes)
+            }
+        };
+        let cid = Self::from_bytes(&decoded.map_err(|_| CidError::Malformed)?)?;
+        // A CIDv0 has no multibase (CID specification, "Decoding Algorithm").
+        if cid.is_v0() == is_v0 { Ok(cid) } else { Err(CidError::Malformed) }
     }
 }
 
@@ -304,5 +345,33 @@ mod tests {
         assert_eq!(format!("junk/ipfs/{HELLO}").parse::<Cid>(), Err(CidError::Malformed));
         assert_eq!(format!("{HELLO} ").parse::<Cid>(), Err(CidError::Malformed));
         assert_eq!("".parse::<Cid>(), Err(CidError::Malformed));
+        let longer = [&HELLO.parse::<Cid>().unwrap().to_bytes()[..], &[0; 5]].concat();
+        let text = multibase::encode(Base::Base32Lower, longer);
+        assert_eq!(text.parse::<Cid>(), Err(CidError::Malformed));
+    }
+
+    #[test]
+    fn a_base64_text_may_hold_slashes_but_a_multibase_holds_no_cidv0() {
+        let hash = Multihash::new(HashCode::Sha2_256, [0xff; 32]);
+        let text = multibase::encode(Base::Base64, Cid::v1(Codec::Raw, hash).to_bytes());
+        assert!(text.contains('/'), "{text}");
+        assert_eq!(text.parse(), Ok(Cid::v1(Codec::Raw, hash)));
+        let v0 = format!("z{}", Cid::v0(hash).unwrap());
+        assert_eq!(v0.parse::<Cid>(), Err(CidError::Malformed));
+    }
+
+    #[test]
+    fn a_number_has_one_form_alone() {
+        let digest = [&[0x12, 32][..], &[7; 32]].concat();
+        let cid = |codec: &[u8]| Cid::from_bytes(&[&[1], codec, &digest].concat());
+        assert_eq!(cid(&[0x55]).unwrap().codec(), Codec::Raw);
+        assert_eq!(cid(&[0xd5, 0x00]), Err(CidError::Malformed));
+        assert_eq!(cid(&[0xff; 10]), Err(CidError::Malformed));
+        let longest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        let other = cid(&longest).unwrap();
+        assert_eq!(other.codec(), Codec::Other(u64::MAX >> 1));
+        assert_eq!(Cid::from_bytes(&other.to_bytes()), Ok(other));
+        let over = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x03];
+        assert_eq!(cid(&over), Err(CidError::Malformed));
     }
 }

@@ -4,6 +4,8 @@
 pub const BLOCK_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a binary CID at most, on the wire and in the store.
 pub const CID_BYTES_MAX: usize = 64;
+/// Bytes of a CID's text at most: the longest identity CID, a character a bit, and the multibase.
+pub const CID_TEXT_BYTES_MAX: usize = 1 + 8 * (1 + 9 + 1 + 2 + IDENTITY_BYTES_MAX);
 /// Bytes of the digest of an identity CID at most; such CIDs are answered over HTTP alone.
 pub const IDENTITY_BYTES_MAX: usize = 128;
 /// Ciphertext bytes of a Noise record at most (Noise, section 3).
@@ -24,3 +26,5 @@ pub const INLINE_BLOCK_BYTES_MAX: usize = 4 * 1024;
 pub const PEER_ADDRESSES_MAX: usize = 64;
 /// Bytes that a buffer for a block needs beyond the block: a tag, and the record's kind.
 pub const BLOCK_BUFFER_SLACK_BYTES: usize = TAG_BYTES + 1;
+/// Bytes of an agent text at most.
+pub const AGENT_BYTES_MAX: usize = 64;
