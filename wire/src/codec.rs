@@ -2,7 +2,7 @@
 
 use crate::{
     Cid, Message, Multihash, PeerAddress, PeerId, Presence, SlotState, Voucher,
-    limits::{BLOCK_BYTES_MAX, CID_BYTES_MAX, PEER_ADDRESSES_MAX, WANTS_MAX},
+    limits::{AGENT_BYTES_MAX, BLOCK_BYTES_MAX, CID_BYTES_MAX, PEER_ADDRESSES_MAX, WANTS_MAX},
 };
 use std::{
     fmt,
@@ -35,9 +35,6 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Bytes of an agent text at most.
-pub const AGENT_BYTES_MAX: usize = 64;
-
 /// Types of frames.
 pub(crate) mod kind {
     pub(crate) const HELLO: u8 = 0x01;
@@ -54,17 +51,54 @@ pub(crate) mod kind {
     pub(crate) const SLOT_HELD: u8 = 0x0c;
 }
 
+/// Bytes of an entry of a presence list: the hash, a tag, the length.
+const PRESENCE_BYTES: usize = Multihash::BYTES + 1 + 4;
+/// Bytes of the shortest address: a key, a family, four bytes, a port.
+const ADDRESS_BYTES_MIN: usize = 32 + 1 + 4 + 2;
+/// Bytes of the longest address.
+const ADDRESS_BYTES_MAX: usize = 32 + 1 + 16 + 2;
+
+/// Bytes that the body of a frame of this type may have, so that a longer one is refused before
+/// any of it is kept; `None` if there is no such type.
+pub(crate) const fn body_bytes_max(frame_type: u8) -> Option<usize> {
+    Some(match frame_type {
+        kind::HELLO => 2 + 1 + AGENT_BYTES_MAX,
+        kind::WANT_HAVE => 1 + 2 + WANTS_MAX * Multihash::BYTES,
+        kind::BLOCK_PRESENCE => 8 + 2 + WANTS_MAX * PRESENCE_BYTES,
+        kind::WANT_BLOCK | kind::CANCEL => 2 + WANTS_MAX * Multihash::BYTES,
+        kind::BLOCK => Multihash::BYTES + 4,
+        kind::PAYMENT => Voucher::BYTES,
+        kind::PEER_ADDRESSES => 2 + PEER_ADDRESSES_MAX * ADDRESS_BYTES_MAX,
+        kind::PING | kind::PONG => 8,
+        kind::HOLD_SLOT => 1 + CID_BYTES_MAX + 2 + 2,
+        kind::SLOT_HELD => 1 + CID_BYTES_MAX + 2 + 1,
+        _ => return None,
+    })
+}
+
+/// Reads the body of a frame that announces a block: the hash, and the bytes of the block.
+pub(crate) fn decode_block_frame(body: &[u8]) -> Result<(Multihash, usize), DecodeError> {
+    let mut input = Input(body);
+    let hash = input.hash()?;
+    let len = input.block_len()?;
+    if input.0.is_empty() { Ok((hash, len)) } else { Err(DecodeError::TrailingBytes) }
+}
+
 impl Message {
-    /// Appends type and body to `out`.
+    /// Appends type and body to `out`. An agent is cut at [`AGENT_BYTES_MAX`] bytes, and what is
+    /// not printable ASCII in it becomes a question mark.
+    ///
+    /// # Panics
+    /// If a list is longer than its limit, or a slot's Cid carries its bytes itself.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Hello { listen_port, agent } => {
                 out.push(kind::HELLO);
                 out.extend(listen_port.to_be_bytes());
-                let agent = agent.as_bytes();
-                let agent = agent.get(..AGENT_BYTES_MAX).unwrap_or(agent);
-                out.push(u8::try_from(agent.len()).expect("an agent has at most 64 bytes"));
-                out.extend(agent);
+                let len = agent.len().min(AGENT_BYTES_MAX);
+                out.push(u8::try_from(len).expect("an agent has at most 64 bytes"));
+                let bytes = agent.bytes().take(len);
+                out.extend(bytes.map(|byte| if is_printable(byte) { byte } else { b'?' }));
             }
             Self::WantHave { inline, blocks } => {
                 out.extend([kind::WANT_HAVE, u8::from(*inline)]);
@@ -73,7 +107,7 @@ impl Message {
             Self::BlockPresence { price, blocks } => {
                 out.push(kind::BLOCK_PRESENCE);
                 out.extend(price.to_be_bytes());
-                put_count(out, blocks.len());
+                put_count(out, blocks.len(), WANTS_MAX);
                 for (hash, presence) in blocks {
                     out.extend(hash.to_bytes());
                     let (tag, len) = match *presence {
@@ -95,15 +129,11 @@ impl Message {
             }
             Self::Payment { voucher } => {
                 out.push(kind::PAYMENT);
-                out.extend(voucher.payer.public_key());
-                out.extend(voucher.payee.public_key());
-                out.extend(voucher.sequence.to_be_bytes());
-                out.extend(voucher.total.to_be_bytes());
-                out.extend(voucher.signature);
+                out.extend(voucher.to_bytes());
             }
             Self::PeerAddresses { peers } => {
                 out.push(kind::PEER_ADDRESSES);
-                put_count(out, peers.len());
+                put_count(out, peers.len(), PEER_ADDRESSES_MAX);
                 for peer in peers {
                     put_address(out, peer);
                 }
@@ -150,7 +180,7 @@ impl Message {
                     return Err(DecodeError::OverLimit);
                 }
                 let agent = input.take(len)?;
-                if !agent.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+                if !agent.iter().all(|byte| is_printable(*byte)) {
                     return Err(DecodeError::Invalid);
                 }
                 let agent = String::from_utf8_lossy(agent).into_owned();
@@ -159,34 +189,29 @@ impl Message {
             kind::WANT_HAVE => Self::WantHave { inline: input.flag()?, blocks: input.hashes()? },
             kind::BLOCK_PRESENCE => {
                 let price = u64::from_be_bytes(input.array()?);
-                let count = input.count(WANTS_MAX, Multihash::BYTES + 5)?;
+                let count = input.count(WANTS_MAX, PRESENCE_BYTES)?;
                 let entries = (0..count).map(|_| Ok((input.hash()?, input.presence()?)));
                 Self::BlockPresence { price, blocks: entries.collect::<Result<_, _>>()? }
             }
             kind::WANT_BLOCK => Self::WantBlock { blocks: input.hashes()? },
             kind::CANCEL => Self::Cancel { blocks: input.hashes()? },
-            kind::PAYMENT => Self::Payment {
-                voucher: Voucher {
-                    payer: PeerId::from_public_key(input.array()?),
-                    payee: PeerId::from_public_key(input.array()?),
-                    sequence: u64::from_be_bytes(input.array()?),
-                    total: u64::from_be_bytes(input.array()?),
-                    signature: input.array()?,
-                },
-            },
+            kind::PAYMENT => Self::Payment { voucher: Voucher::from_bytes(&input.array()?) },
             kind::PEER_ADDRESSES => {
-                // The shortest entry: a key, a family, four bytes, a port.
-                let count = input.count(PEER_ADDRESSES_MAX, 32 + 1 + 4 + 2)?;
+                let count = input.count(PEER_ADDRESSES_MAX, ADDRESS_BYTES_MIN)?;
                 let peers = (0..count).map(|_| input.address()).collect::<Result<_, _>>()?;
                 Self::PeerAddresses { peers }
             }
             kind::PING => Self::Ping { nonce: u64::from_be_bytes(input.array()?) },
             kind::PONG => Self::Pong { nonce: u64::from_be_bytes(input.array()?) },
-            kind::HOLD_SLOT => Self::HoldSlot {
-                manifest: input.cid()?,
-                index: u16::from_be_bytes(input.array()?),
-                slots: u16::from_be_bytes(input.array()?),
-            },
+            kind::HOLD_SLOT => {
+                let manifest = input.cid()?;
+                let index = u16::from_be_bytes(input.array()?);
+                let slots = u16::from_be_bytes(input.array()?);
+                if index >= slots {
+                    return Err(DecodeError::Invalid);
+                }
+                Self::HoldSlot { manifest, index, slots }
+            }
             kind::SLOT_HELD => Self::SlotHeld {
                 manifest: input.cid()?,
                 index: u16::from_be_bytes(input.array()?),
@@ -204,13 +229,17 @@ impl Message {
     }
 }
 
-fn put_count(out: &mut Vec<u8>, count: usize) {
+fn is_printable(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte)
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize, max: usize) {
+    assert!(count <= max, "a list of {count} is over its limit of {max}");
     out.extend(u16::try_from(count).expect("lists are at most 1,024 long").to_be_bytes());
 }
 
 fn put_hashes(out: &mut Vec<u8>, hashes: &[Multihash]) {
-    assert!(hashes.len() <= WANTS_MAX, "a list of wants is at most {WANTS_MAX} long");
-    put_count(out, hashes.len());
+    put_count(out, hashes.len(), WANTS_MAX);
     for hash in hashes {
         out.extend(hash.to_bytes());
     }
@@ -218,7 +247,8 @@ fn put_hashes(out: &mut Vec<u8>, hashes: &[Multihash]) {
 
 fn put_cid(out: &mut Vec<u8>, cid: &Cid) {
     let bytes = cid.to_bytes();
-    assert!(bytes.len() <= CID_BYTES_MAX, "an identity CID names no block");
+    assert!(cid.identity().is_none(), "an identity CID names no block");
+    assert!(bytes.len() <= CID_BYTES_MAX, "a CID of a 32-byte digest has at most 44 bytes");
     out.push(u8::try_from(bytes.len()).expect("a CID has at most 64 bytes"));
     out.extend(bytes);
 }
@@ -288,12 +318,17 @@ impl<'a> Input<'a> {
         (0..count).map(|_| self.hash()).collect()
     }
 
+    fn block_len(&mut self) -> Result<usize, DecodeError> {
+        let len = u32::from_be_bytes(self.array()?);
+        match usize::try_from(len) {
+            Ok(len) if len <= BLOCK_BYTES_MAX => Ok(len),
+            Ok(_) | Err(_) => Err(DecodeError::OverLimit),
+        }
+    }
+
     fn presence(&mut self) -> Result<Presence, DecodeError> {
         let tag = self.byte()?;
-        let len = u32::from_be_bytes(self.array()?);
-        if usize::try_from(len).map_or(true, |len| len > BLOCK_BYTES_MAX) {
-            return Err(DecodeError::OverLimit);
-        }
+        let len = u32::try_from(self.block_len()?).expect("a block has at most 2 MiB");
         match (tag, len) {
             (0, 0) => Ok(Presence::DontHave),
             (1, len) => Ok(Presence::Have { len }),

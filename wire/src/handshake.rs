@@ -1,7 +1,11 @@
 //! Noise XX with the identity in its payload: who answers is known before anything else is said.
 
 use crate::{Identity, PeerId, limits::HANDSHAKE_BYTES_MAX};
-use snow::{Builder, HandshakeState, TransportState, params::NoiseParams};
+use snow::{
+    Builder, HandshakeState, TransportState,
+    params::{DHChoice, NoiseParams},
+    resolvers::{CryptoResolver as _, DefaultResolver},
+};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -103,6 +107,13 @@ impl fmt::Display for HandshakeError {
 impl std::error::Error for HandshakeError {}
 
 /// A node's X25519 key for Noise, signed by its identity. Made anew at each start.
+///
+/// ```
+/// use barrow_wire::{Identity, StaticKey};
+/// let identity = Identity::from_seed([7; 32]);
+/// let key = StaticKey::generate(&identity);
+/// assert_eq!(format!("{key:?}"), format!("StaticKey({})", identity.peer_id()));
+/// ```
 pub struct StaticKey {
     private: Zeroizing<Vec<u8>>,
     payload: [u8; PAYLOAD_BYTES],
@@ -118,12 +129,26 @@ impl StaticKey {
         let pair = Builder::new(Suite::ChaChaPoly.params(false))
             .generate_keypair()
             .expect("the operating system gives randomness");
+        Self::signed(identity, pair.private, &pair.public)
+    }
+
+    /// A key that is not random, for test vectors.
+    #[doc(hidden)]
+    pub fn from_private_for_testing_only(identity: &Identity, private: [u8; 32]) -> Self {
+        let mut key = DefaultResolver
+            .resolve_dh(&DHChoice::Curve25519)
+            .expect("the features of snow name Curve25519");
+        key.set(&private);
+        Self::signed(identity, private.to_vec(), key.pubkey())
+    }
+
+    fn signed(identity: &Identity, private: Vec<u8>, public: &[u8]) -> Self {
         let peer = identity.peer_id();
         let mut payload = [0; PAYLOAD_BYTES];
         let (key, signature) = payload.split_at_mut(32);
         key.copy_from_slice(peer.public_key());
-        signature.copy_from_slice(&identity.sign(&signed_bytes(&pair.public)));
-        Self { private: Zeroizing::new(pair.private), payload, peer }
+        signature.copy_from_slice(&identity.sign(&signed_bytes(public)));
+        Self { private: Zeroizing::new(private), payload, peer }
     }
 }
 
@@ -138,6 +163,20 @@ fn signed_bytes(static_key: &[u8]) -> Vec<u8> {
 }
 
 /// What both sides of a handshake need to know.
+///
+/// ```
+/// use barrow_wire::{Identity, Session, SessionConfig, StaticKey, Suites};
+/// let ours = StaticKey::generate(&Identity::from_seed([1; 32]));
+/// let theirs = Identity::from_seed([2; 32]).peer_id();
+/// let config = SessionConfig {
+///     static_key: &ours,
+///     swarm_key: Some(&[9; 32]),
+///     expected: Some(theirs),
+///     suites: Suites::default(),
+/// };
+/// let dialing = Session::<Vec<u8>>::initiator(&config);
+/// assert!(dialing.wants_transmit() && !dialing.is_established());
+/// ```
 #[derive(Clone, Copy)]
 pub struct SessionConfig<'a> {
     /// Our key.
@@ -173,6 +212,7 @@ struct Responder {
     private: Zeroizing<Vec<u8>>,
     swarm_key: Option<Zeroizing<[u8; 32]>>,
     suites: Suites,
+    ephemeral: Option<[u8; 32]>,
 }
 
 /// What a flight of the other side led to.
@@ -184,16 +224,23 @@ pub(crate) struct Progress {
 }
 
 impl Handshake {
-    /// Begins as the one who dials; gives the first flight.
-    pub(crate) fn initiator(config: &SessionConfig<'_>) -> (Self, Vec<u8>) {
+    /// Begins as the one who dials; gives the first flight. Only tests fix the ephemeral key.
+    pub(crate) fn initiator(
+        config: &SessionConfig<'_>,
+        ephemeral: Option<&[u8; 32]>,
+    ) -> (Self, Vec<u8>) {
         let suites = config.suites.list();
         let ids: Vec<u8> = suites.iter().map(|suite| *suite as u8).collect();
         let mut flight = vec![1, u8::try_from(ids.len()).expect("two suites at most")];
         let mut offered = Vec::new();
         for &suite in suites {
-            let key = &config.static_key.private;
-            let mut state = build(suite, &ids, key, config.swarm_key, true)
-                .expect("our own key and parameters are sound");
+            let keys = Keys {
+                private: &config.static_key.private,
+                swarm_key: config.swarm_key,
+                ephemeral,
+            };
+            let mut state =
+                build(suite, &ids, keys, true).expect("our own key and parameters are sound");
             let mut message = [0; 64];
             let len = state.write_message(&[], &mut message).expect("the first message is short");
             flight.push(suite as u8);
@@ -204,12 +251,13 @@ impl Handshake {
         (Self::new(config, Stage::Offered(offered)), flight)
     }
 
-    /// Begins as the one who was dialed.
-    pub(crate) fn responder(config: &SessionConfig<'_>) -> Self {
+    /// Begins as the one who was dialed. Only tests fix the ephemeral key.
+    pub(crate) fn responder(config: &SessionConfig<'_>, ephemeral: Option<&[u8; 32]>) -> Self {
         let responder = Responder {
             private: config.static_key.private.clone(),
             swarm_key: config.swarm_key.map(|key| Zeroizing::new(*key)),
             suites: config.suites,
+            ephemeral: ephemeral.copied(),
         };
         Self::new(config, Stage::Awaiting(responder))
     }
@@ -244,9 +292,16 @@ impl Handshake {
                 offers.iter().find(|(id, _)| *id == suite as u8).map(|(_, m)| (suite, *m))
             })
             .ok_or(HandshakeError::NoSuite)?;
-        let swarm_key = own.swarm_key.as_deref();
-        let mut state = build(suite, &ids, &own.private, swarm_key, false)?;
-        read(&mut state, message, 0)?;
+        let keys = Keys {
+            private: &own.private,
+            swarm_key: own.swarm_key.as_deref(),
+            ephemeral: own.ephemeral.as_ref(),
+        };
+        let mut state = build(suite, &ids, keys, false)?;
+        if !read(&mut state, message)?.is_empty() {
+            // Without a swarm key, the tag of one who has it is read as a payload.
+            return Err(HandshakeError::Noise);
+        }
         let mut reply = vec![suite as u8];
         reply.extend(write(&mut state, &self.payload)?);
         self.stage = Stage::Chosen(Box::new(state));
@@ -264,7 +319,7 @@ impl Handshake {
             .into_iter()
             .find(|(suite, _)| *suite == chosen)
             .ok_or(HandshakeError::NoSuite)?;
-        let payload = read(&mut state, message, PAYLOAD_BYTES)?;
+        let payload = read(&mut state, message)?;
         let peer = self.check_identity(&state, &payload)?;
         let reply = write(&mut state, &self.payload)?;
         let transport = state.into_transport_mode().map_err(|_| HandshakeError::Noise)?;
@@ -276,7 +331,7 @@ impl Handshake {
         mut state: HandshakeState,
         flight: &[u8],
     ) -> Result<Progress, HandshakeError> {
-        let payload = read(&mut state, flight, PAYLOAD_BYTES)?;
+        let payload = read(&mut state, flight)?;
         let peer = self.check_identity(&state, &payload)?;
         let transport = state.into_transport_mode().map_err(|_| HandshakeError::Noise)?;
         Ok(Progress { reply: None, done: Some((peer, Box::new(transport))) })
@@ -287,6 +342,7 @@ impl Handshake {
         state: &HandshakeState,
         payload: &[u8],
     ) -> Result<PeerId, HandshakeError> {
+        // The key and the signature, and nothing behind them.
         let (key, signature) = payload.split_first_chunk().ok_or(HandshakeError::Malformed)?;
         let signature = signature.try_into().map_err(|_| HandshakeError::Malformed)?;
         let peer = PeerId::from_public_key(*key);
@@ -312,10 +368,22 @@ fn parse_offers(flight: &[u8]) -> Result<Vec<(u8, &[u8])>, HandshakeError> {
         let [id, len, tail @ ..] = rest else { return Err(HandshakeError::Malformed) };
         let (message, tail) =
             tail.split_at_checked((*len).into()).ok_or(HandshakeError::Malformed)?;
+        if offers.iter().any(|(other, _)| other == id) {
+            return Err(HandshakeError::Malformed);
+        }
         offers.push((*id, message));
         rest = tail;
     }
     if rest.is_empty() { Ok(offers) } else { Err(HandshakeError::Malformed) }
+}
+
+/// The keys of a Noise state.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    private: &'a [u8],
+    swarm_key: Option<&'a [u8; 32]>,
+    /// Random, unless a test fixes it.
+    ephemeral: Option<&'a [u8; 32]>,
 }
 
 /// A Noise state whose prologue binds the protocol and every suite that was offered, so that an
@@ -323,32 +391,27 @@ fn parse_offers(flight: &[u8]) -> Result<Vec<(u8, &[u8])>, HandshakeError> {
 fn build(
     suite: Suite,
     offered: &[u8],
-    private: &[u8],
-    swarm_key: Option<&[u8; 32]>,
+    keys: Keys<'_>,
     initiator: bool,
 ) -> Result<HandshakeState, HandshakeError> {
     let prologue = [PROTOCOL, offered].concat();
-    let mut builder = Builder::new(suite.params(swarm_key.is_some()))
-        .local_private_key(private)
+    let mut builder = Builder::new(suite.params(keys.swarm_key.is_some()))
+        .local_private_key(keys.private)
         .and_then(|builder| builder.prologue(&prologue))
         .map_err(|_| HandshakeError::Noise)?;
-    if let Some(key) = swarm_key {
+    if let Some(key) = keys.swarm_key {
         builder = builder.psk(0, key).map_err(|_| HandshakeError::Noise)?;
+    }
+    if let Some(key) = keys.ephemeral {
+        builder = builder.fixed_ephemeral_key_for_testing_only(key);
     }
     let built = if initiator { builder.build_initiator() } else { builder.build_responder() };
     built.map_err(|_| HandshakeError::Noise)
 }
 
-fn read(
-    state: &mut HandshakeState,
-    message: &[u8],
-    payload_bytes: usize,
-) -> Result<Vec<u8>, HandshakeError> {
+fn read(state: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, HandshakeError> {
     let mut payload = vec![0; HANDSHAKE_BYTES_MAX];
     let len = state.read_message(message, &mut payload).map_err(|_| HandshakeError::Noise)?;
-    if len != payload_bytes {
-        return Err(HandshakeError::Malformed);
-    }
     payload.truncate(len);
     Ok(payload)
 }

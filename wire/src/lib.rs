@@ -12,10 +12,13 @@ pub mod limits;
 pub mod message;
 pub mod peer_id;
 mod session;
+pub mod voucher;
 
 pub use crate::cid::{Cid, CidError, Codec, HashCode, Multihash};
-pub use codec::{AGENT_BYTES_MAX, DecodeError};
+pub use codec::DecodeError;
 pub use handshake::{HandshakeError, SessionConfig, StaticKey, Suite, Suites};
-pub use message::{Message, PeerAddress, Presence, SlotState, Voucher};
+pub use limits::AGENT_BYTES_MAX;
+pub use message::{Message, PeerAddress, Presence, SlotState};
 pub use peer_id::{Identity, PeerId, PeerIdError};
 pub use session::{Event, Session, SessionError};
+pub use voucher::{Voucher, VoucherError};

@@ -1,6 +1,6 @@
 //! What peers say to each other.
 
-use crate::{Multihash, PeerId};
+use crate::{Multihash, PeerId, Voucher};
 use std::net::SocketAddr;
 
 /// What a peer says of one block that it was asked for.
@@ -20,21 +20,6 @@ pub enum Presence {
     },
 }
 
-/// A signed acknowledgement of debt: the payer owes the payee `total` in all since they met.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Voucher {
-    /// Who owes.
-    pub payer: PeerId,
-    /// Whom.
-    pub payee: PeerId,
-    /// Grows by one with each voucher of a pair.
-    pub sequence: u64,
-    /// The whole amount since the first voucher, never less than before.
-    pub total: u64,
-    /// The payer's Ed25519 signature over the rest, behind a domain of its own.
-    pub signature: [u8; 64],
-}
-
 /// An address at which a peer may be met: a hint, until a handshake proved it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerAddress {
@@ -44,7 +29,18 @@ pub struct PeerAddress {
     pub address: SocketAddr,
 }
 
-/// A control message. Blocks travel apart from them (see `Session`).
+/// A control message. Blocks travel apart from them (see [`crate::Session`]).
+///
+/// ```
+/// use barrow_wire::{DecodeError, HashCode, Message, Multihash};
+/// let wanted = Multihash::of(HashCode::Sha2_256, b"hello world");
+/// let message = Message::WantBlock { blocks: vec![wanted] };
+/// let mut frame = Vec::new();
+/// message.encode(&mut frame);
+/// let (frame_type, body) = frame.split_first().unwrap();
+/// assert_eq!(Message::decode(*frame_type, body), Ok(message));
+/// assert_eq!(Message::decode(*frame_type, &body[1..]), Err(DecodeError::Truncated));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// First of all, both ways: what the sender is, and the port it listens on (0: none).
@@ -98,11 +94,11 @@ pub enum Message {
         /// The ping's number.
         nonce: u64,
     },
-    /// Hold slot `index` of `slots` of this protected dataset (`root`: its manifest's binary CID).
+    /// Hold slot `index` of `slots` of this protected dataset.
     HoldSlot {
         /// The protected manifest.
         manifest: crate::Cid,
-        /// The slot.
+        /// The slot, less than `slots`.
         index: u16,
         /// The number of slots.
         slots: u16,

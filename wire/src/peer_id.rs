@@ -9,6 +9,14 @@ use zeroize::Zeroizing;
 const PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
 /// A peer's Ed25519 public key; its text is libp2p's (`12D3KooW…`).
+///
+/// ```
+/// use barrow_wire::PeerId;
+/// let text = "12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7";
+/// let peer: PeerId = text.parse().unwrap();
+/// assert_eq!(peer.to_string(), text);
+/// assert!("12D3KooW".parse::<PeerId>().is_err());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
@@ -72,6 +80,13 @@ impl fmt::Debug for PeerId {
 }
 
 /// A node's own Ed25519 key. Only its seed is kept on disk.
+///
+/// ```
+/// use barrow_wire::Identity;
+/// let identity = Identity::from_seed([7; 32]);
+/// let signature = identity.sign(b"example\0what is signed");
+/// assert!(identity.peer_id().verifies(b"example\0what is signed", &signature));
+/// ```
 pub struct Identity {
     key: Ed25519KeyPair,
     seed: Zeroizing<[u8; 32]>,

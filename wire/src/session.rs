@@ -2,7 +2,7 @@
 
 use crate::{
     DecodeError, Message, Multihash, PeerId,
-    codec::kind,
+    codec::{body_bytes_max, decode_block_frame, kind},
     handshake::{Handshake, HandshakeError, SessionConfig},
     limits::{
         BLOCK_BUFFER_SLACK_BYTES, BLOCK_BYTES_MAX, CONTROL_BYTES_MAX, HANDSHAKE_BYTES_MAX,
@@ -70,9 +70,11 @@ pub enum SessionError {
     UnexpectedRecord,
     /// A block was announced before the last one was whole.
     UnexpectedBlock,
+    /// The first frame is no hello, or a later one is.
+    Hello,
     /// A message cannot be read.
     Message(DecodeError),
-    /// 2^64 records were sent one way.
+    /// 2^64 - 1 records were sent one way, all that Noise has nonces for.
     Exhausted,
 }
 
@@ -84,6 +86,7 @@ impl fmt::Display for SessionError {
             Self::Tampered => f.write_str("a record does not authenticate"),
             Self::UnexpectedRecord => f.write_str("a record that has no place here"),
             Self::UnexpectedBlock => f.write_str("a block within a block"),
+            Self::Hello => f.write_str("a hello that lacks or comes again"),
             Self::Message(error) => error.fmt(f),
             Self::Exhausted => f.write_str("the session's nonces are used up"),
         }
@@ -105,10 +108,11 @@ impl std::error::Error for SessionError {}
 /// };
 /// let mut dialing = Session::<Vec<u8>>::initiator(&config(0));
 /// let mut dialed = Session::<Vec<u8>>::responder(&config(1));
+/// dialing.send(&Message::Hello { listen_port: 4001, agent: "example/1".into() });
 /// dialing.send(&Message::Ping { nonce: 7 });
-/// // Three flights, then the ping.
-/// let mut got = None;
-/// while got.is_none() {
+/// // Three flights, then the messages.
+/// let mut got = Vec::new();
+/// while got.len() < 2 {
 ///     for side in 0..2 {
 ///         let (from, to) = if side == 0 {
 ///             (&mut dialing, &mut dialed)
@@ -120,12 +124,12 @@ impl std::error::Error for SessionError {}
 ///         let mut bytes = &bytes[..];
 ///         while let Some(event) = to.receive(&mut bytes).unwrap() {
 ///             if let Event::Message(message) = event {
-///                 got = Some(message);
+///                 got.push(message);
 ///             }
 ///         }
 ///     }
 /// }
-/// assert_eq!(got, Some(Message::Ping { nonce: 7 }));
+/// assert_eq!(got[1], Message::Ping { nonce: 7 });
 /// ```
 pub struct Session<B> {
     handshake: Option<Handshake>,
@@ -136,6 +140,7 @@ pub struct Session<B> {
     flights: Vec<u8>,
     control_in: Vec<u8>,
     control_in_start: usize,
+    heard_hello: bool,
     coming: Option<Coming<B>>,
     control_out: Vec<u8>,
     control_out_start: usize,
@@ -162,15 +167,33 @@ enum Place<B> {
 impl<B: AsMut<[u8]>> Session<B> {
     /// The end that dialed.
     pub fn initiator(config: &SessionConfig<'_>) -> Self {
-        let (handshake, flight) = Handshake::initiator(config);
-        let mut session = Self::new(handshake);
-        session.put_flight(&flight);
-        session
+        Self::begin_initiator(config, None)
     }
 
     /// The end that was dialed.
     pub fn responder(config: &SessionConfig<'_>) -> Self {
-        Self::new(Handshake::responder(config))
+        Self::new(Handshake::responder(config, None))
+    }
+
+    /// [`Self::initiator`] with an ephemeral key that is not random, for test vectors. A session
+    /// of this kind keeps no secrets.
+    #[doc(hidden)]
+    pub fn initiator_for_testing_only(config: &SessionConfig<'_>, ephemeral: &[u8; 32]) -> Self {
+        Self::begin_initiator(config, Some(ephemeral))
+    }
+
+    /// [`Self::responder`] with an ephemeral key that is not random, for test vectors. A session
+    /// of this kind keeps no secrets.
+    #[doc(hidden)]
+    pub fn responder_for_testing_only(config: &SessionConfig<'_>, ephemeral: &[u8; 32]) -> Self {
+        Self::new(Handshake::responder(config, Some(ephemeral)))
+    }
+
+    fn begin_initiator(config: &SessionConfig<'_>, ephemeral: Option<&[u8; 32]>) -> Self {
+        let (handshake, flight) = Handshake::initiator(config, ephemeral);
+        let mut session = Self::new(handshake);
+        session.put_flight(&flight);
+        session
     }
 
     fn new(handshake: Handshake) -> Self {
@@ -182,6 +205,7 @@ impl<B: AsMut<[u8]>> Session<B> {
             flights: Vec::new(),
             control_in: Vec::new(),
             control_in_start: 0,
+            heard_hello: false,
             coming: None,
             control_out: Vec::new(),
             control_out_start: 0,
@@ -251,6 +275,8 @@ impl<B: AsMut<[u8]>> Session<B> {
         if let Some(error) = self.failed {
             return Err(error);
         }
+        let undecided = |coming: &Coming<B>| matches!(coming.place, Place::Undecided);
+        assert!(!self.coming.as_ref().is_some_and(undecided), "a block waits for its place");
         let result = self.receive_next(input);
         if let Err(error) = result {
             self.failed = Some(error);
@@ -284,7 +310,7 @@ impl<B: AsMut<[u8]>> Session<B> {
         let sound = match self.transport {
             // A tag, a kind and at least one byte.
             Some(_) => len > TAG_BYTES + 1,
-            None => len <= HANDSHAKE_BYTES_MAX,
+            None => (1..=HANDSHAKE_BYTES_MAX).contains(&len),
         };
         if sound { Ok(()) } else { Err(SessionError::Length) }
     }
@@ -344,7 +370,7 @@ impl<B: AsMut<[u8]>> Session<B> {
             return match coming.place {
                 Place::Buffer(data) => Ok(Some(Event::Block { hash, len, data })),
                 Place::Nowhere => Ok(Some(Event::BlockSkipped { hash, len })),
-                Place::Undecided => panic!("a block was neither accepted nor skipped"),
+                Place::Undecided => unreachable!("asserted before anything is received"),
             };
         }
         let pending = self.control_in.get(self.control_in_start..).unwrap_or_default();
@@ -353,26 +379,43 @@ impl<B: AsMut<[u8]>> Session<B> {
             return Ok(None);
         };
         let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| SessionError::Length)?;
-        if len == 0 || len > CONTROL_BYTES_MAX {
-            return Err(SessionError::Length);
+        let body_bytes = match len.checked_sub(1) {
+            Some(body_bytes) if len <= CONTROL_BYTES_MAX => body_bytes,
+            Some(_) | None => return Err(SessionError::Length),
+        };
+        if let Some(frame_type) = rest.first() {
+            self.check_frame(*frame_type, body_bytes)?;
         }
         let Some(([frame_type, body @ ..], _)) = rest.split_at_checked(len) else {
             self.trim_control();
             return Ok(None);
         };
         let event = if *frame_type == kind::BLOCK {
-            let coming = parse_block_frame(body)?;
-            if self.coming.is_some() {
-                return Err(SessionError::UnexpectedBlock);
-            }
-            let event = Event::BlockComing { hash: coming.hash, len: coming.len };
-            self.coming = Some(coming);
-            event
+            let (hash, len) = decode_block_frame(body).map_err(SessionError::Message)?;
+            self.coming = Some(Coming { hash, len, filled: 0, place: Place::Undecided });
+            Event::BlockComing { hash, len }
         } else {
             Event::Message(Message::decode(*frame_type, body).map_err(SessionError::Message)?)
         };
+        self.heard_hello = true;
         self.control_in_start += 4 + len;
         Ok(Some(event))
+    }
+
+    /// Whether a frame may come at all, told by its head, before any of its body is kept.
+    fn check_frame(&self, frame_type: u8, body_bytes: usize) -> Result<(), SessionError> {
+        let unknown = SessionError::Message(DecodeError::Invalid);
+        let body_bytes_max = body_bytes_max(frame_type).ok_or(unknown)?;
+        if body_bytes > body_bytes_max {
+            return Err(SessionError::Length);
+        }
+        if (frame_type == kind::HELLO) == self.heard_hello {
+            return Err(SessionError::Hello);
+        }
+        if frame_type == kind::BLOCK && self.coming.is_some() {
+            return Err(SessionError::UnexpectedBlock);
+        }
+        Ok(())
     }
 
     /// Lets go of the frames that were read.
@@ -391,17 +434,20 @@ impl<B: AsMut<[u8]>> Session<B> {
     /// `bytes_max` bytes stand there. Tells whether more is queued.
     ///
     /// # Errors
-    /// [`SessionError::Exhausted`] after 2^64 records.
+    /// What ended the session, if it is over; [`SessionError::Exhausted`] after 2^64 - 1 records.
     pub fn transmit(
         &mut self,
         output: &mut Vec<u8>,
         bytes_max: usize,
     ) -> Result<bool, SessionError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         if !self.flights.is_empty() {
             output.append(&mut self.flights);
         }
         while output.len() < bytes_max && self.wants_transmit() {
-            self.transmit_record(output)?;
+            self.transmit_record(output).inspect_err(|error| self.failed = Some(*error))?;
         }
         if self.blocks_out.is_empty() {
             self.scratch = Vec::new();
@@ -485,9 +531,9 @@ impl<B: AsMut<[u8]>> Session<B> {
 
     /// Whether [`Self::transmit`] has something to give.
     pub fn wants_transmit(&self) -> bool {
-        !self.flights.is_empty()
-            || (self.transport.is_some()
-                && !(self.control_out.is_empty() && self.blocks_out.is_empty()))
+        let records = self.transport.is_some()
+            && !(self.control_out.is_empty() && self.blocks_out.is_empty());
+        self.failed.is_none() && (!self.flights.is_empty() || records)
     }
 
     /// Blocks queued, the one under way included.
@@ -518,17 +564,4 @@ fn decrypt(
     out: &mut [u8],
 ) -> Result<usize, SessionError> {
     transport.read_message(ciphertext, out).map_err(|_| SessionError::Tampered)
-}
-
-fn parse_block_frame<B>(body: &[u8]) -> Result<Coming<B>, SessionError> {
-    let invalid = SessionError::Message(DecodeError::Invalid);
-    let (hash, len) =
-        body.split_first_chunk().ok_or(SessionError::Message(DecodeError::Truncated))?;
-    let hash = Multihash::from_bytes(hash).map_err(|_| invalid)?;
-    let len: [u8; 4] = len.try_into().map_err(|_| invalid)?;
-    let len = usize::try_from(u32::from_be_bytes(len)).map_err(|_| SessionError::Length)?;
-    if len > BLOCK_BYTES_MAX {
-        return Err(SessionError::Length);
-    }
-    Ok(Coming { hash, len, filled: 0, place: Place::Undecided })
 }
