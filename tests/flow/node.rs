@@ -102,6 +102,10 @@ impl Node {
         line.unwrap_or_else(|| panic!("no {name} in {body}")).parse().unwrap()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Peak resident memory so far, in MiB.
     pub fn peak_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
