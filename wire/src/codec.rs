@@ -189,16 +189,14 @@ impl Message {
             kind::WANT_HAVE => Self::WantHave { inline: input.flag()?, blocks: input.hashes()? },
             kind::BLOCK_PRESENCE => {
                 let price = u64::from_be_bytes(input.array()?);
-                let count = input.count(WANTS_MAX, PRESENCE_BYTES)?;
-                let entries = (0..count).map(|_| Ok((input.hash()?, input.presence()?)));
-                Self::BlockPresence { price, blocks: entries.collect::<Result<_, _>>()? }
+                let entry = |input: &mut Input<'_>| Ok((input.hash()?, input.presence()?));
+                Self::BlockPresence { price, blocks: input.list(WANTS_MAX, PRESENCE_BYTES, entry)? }
             }
             kind::WANT_BLOCK => Self::WantBlock { blocks: input.hashes()? },
             kind::CANCEL => Self::Cancel { blocks: input.hashes()? },
             kind::PAYMENT => Self::Payment { voucher: Voucher::from_bytes(&input.array()?) },
             kind::PEER_ADDRESSES => {
-                let count = input.count(PEER_ADDRESSES_MAX, ADDRESS_BYTES_MIN)?;
-                let peers = (0..count).map(|_| input.address()).collect::<Result<_, _>>()?;
+                let peers = input.list(PEER_ADDRESSES_MAX, ADDRESS_BYTES_MIN, Input::address)?;
                 Self::PeerAddresses { peers }
             }
             kind::PING => Self::Ping { nonce: u64::from_be_bytes(input.array()?) },
@@ -297,8 +295,14 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A count of entries of at least `entry_bytes` each, which must all be there.
-    fn count(&mut self, max: usize, entry_bytes: usize) -> Result<usize, DecodeError> {
+    /// At most `max` entries of at least `entry_bytes` each, which must all be there before room
+    /// is made for them, once.
+    fn list<T>(
+        &mut self,
+        max: usize,
+        entry_bytes: usize,
+        entry: impl Fn(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
         let count = usize::from(u16::from_be_bytes(self.array()?));
         if count > max {
             return Err(DecodeError::OverLimit);
@@ -306,7 +310,11 @@ impl<'a> Input<'a> {
         if self.0.len() < count.saturating_mul(entry_bytes) {
             return Err(DecodeError::Truncated);
         }
-        Ok(count)
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(entry(self)?);
+        }
+        Ok(list)
     }
 
     fn hash(&mut self) -> Result<Multihash, DecodeError> {
@@ -314,8 +322,7 @@ impl<'a> Input<'a> {
     }
 
     fn hashes(&mut self) -> Result<Vec<Multihash>, DecodeError> {
-        let count = self.count(WANTS_MAX, Multihash::BYTES)?;
-        (0..count).map(|_| self.hash()).collect()
+        self.list(WANTS_MAX, Multihash::BYTES, Self::hash)
     }
 
     fn block_len(&mut self) -> Result<usize, DecodeError> {
