@@ -15,6 +15,8 @@ const PROTOCOL: &[u8] = b"barrow/1";
 const STATIC_KEY_DOMAIN: &[u8] = b"barrow noise static key\0";
 /// Public key and signature.
 const PAYLOAD_BYTES: usize = 32 + 64;
+/// What the responder says of the offer that it read: the SHA-256 of flight 1.
+const OFFER_HASH_BYTES: usize = 32;
 
 /// The AEAD of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,13 +201,18 @@ pub(crate) struct Handshake {
 
 enum Stage {
     /// We offered these, and wait for the choice.
-    Offered(Vec<(Suite, HandshakeState)>),
+    Offered(Offer),
     /// We wait for an offer.
     Awaiting(Responder),
     /// We chose, and wait for the last flight.
     Chosen(Box<HandshakeState>),
     /// It is over.
     Over,
+}
+
+struct Offer {
+    states: Vec<(Suite, HandshakeState)>,
+    hash: [u8; OFFER_HASH_BYTES],
 }
 
 struct Responder {
@@ -232,7 +239,7 @@ impl Handshake {
         let suites = config.suites.list();
         let ids: Vec<u8> = suites.iter().map(|suite| *suite as u8).collect();
         let mut flight = vec![1, u8::try_from(ids.len()).expect("two suites at most")];
-        let mut offered = Vec::new();
+        let mut states = Vec::new();
         for &suite in suites {
             let keys = Keys {
                 private: &config.static_key.private,
@@ -246,9 +253,10 @@ impl Handshake {
             flight.push(suite as u8);
             flight.push(u8::try_from(len).expect("at most 48 bytes"));
             flight.extend(message.iter().take(len));
-            offered.push((suite, state));
+            states.push((suite, state));
         }
-        (Self::new(config, Stage::Offered(offered)), flight)
+        let offer = Offer { states, hash: hash_offer(&flight) };
+        (Self::new(config, Stage::Offered(offer)), flight)
     }
 
     /// Begins as the one who was dialed. Only tests fix the ephemeral key.
@@ -274,7 +282,7 @@ impl Handshake {
     /// Takes the other side's next flight.
     pub(crate) fn handle(&mut self, flight: &[u8]) -> Result<Progress, HandshakeError> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Offered(offered) => self.on_choice(offered, flight),
+            Stage::Offered(offer) => self.on_choice(offer, flight),
             Stage::Awaiting(responder) => self.on_offer(&responder, flight),
             Stage::Chosen(state) => self.on_last(*state, flight),
             Stage::Over => Err(HandshakeError::Malformed),
@@ -303,24 +311,31 @@ impl Handshake {
             return Err(HandshakeError::Noise);
         }
         let mut reply = vec![suite as u8];
-        reply.extend(write(&mut state, &self.payload)?);
+        let payload = [&self.payload[..], &hash_offer(flight)].concat();
+        reply.extend(write(&mut state, &payload)?);
         self.stage = Stage::Chosen(Box::new(state));
         Ok(Progress { reply: Some(reply), done: None })
     }
 
-    fn on_choice(
-        &mut self,
-        offered: Vec<(Suite, HandshakeState)>,
-        flight: &[u8],
-    ) -> Result<Progress, HandshakeError> {
+    fn on_choice(&mut self, offer: Offer, flight: &[u8]) -> Result<Progress, HandshakeError> {
         let (id, message) = flight.split_first().ok_or(HandshakeError::Malformed)?;
         let chosen = Suite::from_id(*id).ok_or(HandshakeError::Malformed)?;
-        let (_, mut state) = offered
+        let (_, mut state) = offer
+            .states
             .into_iter()
             .find(|(suite, _)| *suite == chosen)
             .ok_or(HandshakeError::NoSuite)?;
         let payload = read(&mut state, message)?;
-        let peer = self.check_identity(&state, &payload)?;
+        let (identity, offer_hash) =
+            payload.split_last_chunk::<OFFER_HASH_BYTES>().ok_or(HandshakeError::Malformed)?;
+        if identity.len() != PAYLOAD_BYTES {
+            return Err(HandshakeError::Malformed);
+        }
+        if *offer_hash != offer.hash {
+            // Noise binds the message of the chosen suite alone; somebody changed another.
+            return Err(HandshakeError::Noise);
+        }
+        let peer = self.check_identity(&state, identity)?;
         let reply = write(&mut state, &self.payload)?;
         let transport = state.into_transport_mode().map_err(|_| HandshakeError::Noise)?;
         Ok(Progress { reply: Some(reply), done: Some((peer, Box::new(transport))) })
@@ -358,6 +373,10 @@ impl Handshake {
         }
         Ok(peer)
     }
+}
+
+fn hash_offer(flight: &[u8]) -> [u8; OFFER_HASH_BYTES] {
+    <sha2::Sha256 as sha2::Digest>::digest(flight).into()
 }
 
 /// The offers of a first flight: suite ids, known or not, with their Noise messages.

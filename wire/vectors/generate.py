@@ -257,21 +257,25 @@ KEYS = [
 ]
 
 
-def payload(side, **change):
+def payload(side, offer=b"", **change):
+    """The responder, side 1, says behind its identity which offer it read."""
     keys = KEYS[side]
     who = change.get("identity", keys["identity"])
     signed = change.get("domain", b"barrow noise static key\0") + pub(keys["static"])
     signature = identity(change.get("signer", who)).sign(signed)
     signature = change.get("signature", lambda s: s)(signature)
-    return (peer(who) + signature)[:change.get("length")] + change.get("behind", b"")
+    read = hashlib.sha256(offer).digest() if side == 1 else b""
+    whole = peer(who) + signature + change.get("read", read)
+    return whole[:change.get("length")] + change.get("behind", b"")
 
 
 def flight(data): return u16(len(data)) + data
 
 
-def handshake(offer, chosen, psk, pay1=None, pay2=None, first_payload=b"", prologue=None, psks=None):
+def handshake(offer, chosen, psk, change1=None, change2=None, first_payload=b"", prologue=None,
+              heard=None):
     """The three flights and the two directions' ciphers; what an honest pair says, if nothing is
-    given."""
+    given. `heard` is flight 1 as it came to the responder."""
     if prologue is None:
         prologue = b"barrow/1" + bytes(offer)
     (s1, e1), (s2, e2) = [(k["static"], k["ephemeral"]) for k in KEYS]
@@ -295,11 +299,11 @@ def handshake(offer, chosen, psk, pay1=None, pay2=None, first_payload=b"", prolo
     state.mix_key(dh(e2, pub(e1)))
     message += state.seal(pub(s2))
     state.mix_key(dh(s2, pub(e1)))
-    message += state.seal(payload(1) if pay2 is None else pay2)
+    message += state.seal(payload(1, first if heard is None else heard, **(change2 or {})))
     second = u8(chosen) + message
     third = state.seal(pub(s1))
     state.mix_key(dh(s1, pub(e2)))
-    third += state.seal(payload(0) if pay1 is None else pay1)
+    third += state.seal(payload(0, **(change1 or {})))
     return [first, second, third], state.split()
 
 
@@ -361,6 +365,21 @@ def one_handshake(suite, psk):
                            ("another order", b"barrow/1" + bytes(offer[::-1]) + b"\1")):
         (w1, w2, _), _ = handshake(offer, suite, psk, prologue=prologue)
         bad(["W-14"], f"prologue: {name}", initiator, flight(w2), "handshake.noise")
+    for name, heard in (("a bit of its version changed", flip(f1, 0)),
+                        ("its last bit changed", flip(f1, len(f1) - 1)), ("a byte behind", f1 + b"\0")):
+        (_, w2, _), _ = handshake(offer, suite, psk, heard=heard)
+        bad(["W-14"], f"the answer to an offer with {name}", initiator, flight(w2),
+            "handshake.noise")
+    (_, w2, _), _ = handshake(offer, suite, psk, change2={"read": bytes(32), "signer": 3})
+    bad(["W-14", "W-23"], "another offer comes before a bad signature", initiator, flight(w2),
+        "handshake.noise")
+    for length in (96, 127):
+        (_, w2, _), _ = handshake(offer, suite, psk, change2={"length": length})
+        bad(["W-14", "W-20"], f"an answer of {length} bytes of payload", initiator, flight(w2),
+            "handshake.malformed")
+    (_, _, w3), _ = handshake(offer, suite, psk, change1={"behind": bytes(32)})
+    bad(["W-20"], "a last payload of 128 bytes", responder, full + flight(w3),
+        "handshake.malformed")
     if suite == 2:
         stripped = u8(1) + u8(1) + f1[2 + (len(f1) - 2) // 2:]
         downgraded, _ = handshake([1], 1, psk)
@@ -409,7 +428,7 @@ def one_handshake(suite, psk):
     changes = (
         (["W-20"], "an empty payload", {"length": 0}, "handshake.malformed"),
         (["W-20"], "a payload of 95 bytes", {"length": 95}, "handshake.malformed"),
-        (["W-20"], "a payload of 97 bytes", {"behind": b"\0"}, "handshake.malformed"),
+        (["W-20"], "a byte behind the payload", {"behind": b"\0"}, "handshake.malformed"),
         (["W-20", "W-21"], "no domain before the key", {"domain": b""}, "handshake.signature"),
         (["W-20", "W-21"], "another domain", {"domain": b"barrow voucher\0"}, "handshake.signature"),
         (["W-21"], "somebody else's signature", {"signer": 3}, "handshake.signature"),
@@ -419,23 +438,23 @@ def one_handshake(suite, psk):
          "handshake.signature"),
     )
     for rules, name, change, error in changes:
-        (w1, w2, _), _ = handshake(offer, suite, psk, pay2=payload(1, **change))
+        (w1, w2, _), _ = handshake(offer, suite, psk, change2=change)
         bad(rules, name, initiator, flight(w2), error)
-        (_, _, w3), _ = handshake(offer, suite, psk, pay1=payload(0, **change))
+        (_, _, w3), _ = handshake(offer, suite, psk, change1=change)
         bad(rules, name, responder, full + flight(w3), error)
-    (_, w2, _), _ = handshake(offer, suite, psk, pay2=payload(1, identity=1))
+    (_, w2, _), _ = handshake(offer, suite, psk, change2={"identity": 1})
     bad(["W-22"], "our own identity", initiator, flight(w2), "handshake.ourselves")
-    (_, _, w3), _ = handshake(offer, suite, psk, pay1=payload(0, identity=2))
+    (_, _, w3), _ = handshake(offer, suite, psk, change1={"identity": 2})
     bad(["W-22"], "our own identity", responder, full + flight(w3), "handshake.ourselves")
     # [W-23]
     bad(["W-23"], "another identity than dialed", initiator, flight(f2), "handshake.wrong_peer",
         expected=peer(3).hex())
     bad(["W-23"], "another identity than awaited", responder, full + flight(f3),
         "handshake.wrong_peer", expected=peer(3).hex())
-    (_, w2, _), _ = handshake(offer, suite, psk, pay2=payload(1, signer=3))
+    (_, w2, _), _ = handshake(offer, suite, psk, change2={"signer": 3})
     bad(["W-23"], "a bad signature comes before a wrong peer", initiator, flight(w2),
         "handshake.signature", expected=peer(3).hex())
-    (_, w2, _), _ = handshake(offer, suite, psk, pay2=payload(1, identity=1))
+    (_, w2, _), _ = handshake(offer, suite, psk, change2={"identity": 1})
     bad(["W-23"], "ourselves come before a wrong peer", initiator, flight(w2),
         "handshake.ourselves", expected=peer(3).hex())
     # [W-24]
@@ -474,6 +493,7 @@ def one_handshake(suite, psk):
         "keys": [{"seed": (bytes([k["identity"]]) * 32).hex(), "static": k["static"].hex(),
                   "ephemeral": k["ephemeral"].hex()} for k in KEYS],
         "flights": [flight(f).hex() for f in (f1, f2, f3)],
+        "payloads": [payload(0).hex(), payload(1, f1).hex()],
         "plaintexts": [(body + u8(kind)).hex() for body, kind in bodies],
         "initiator_records": [r.hex() for r in records],
         "responder_records": [r.hex() for r in answer],
@@ -484,11 +504,11 @@ def one_handshake(suite, psk):
 
 def unknown_offers(suite, psk):
     """[W-16]: an initiator of the future, which offers suites 9 and 200 besides."""
-    keys = KEYS[0]["ephemeral"]
-    known, states = [9, suite, 200], b""
+    known = [9, suite, 200]
     prologue = b"barrow/1" + bytes(known)
-    (inner, second, third), _ = handshake([suite], suite, psk, prologue=prologue)
+    (inner, _, _), _ = handshake([suite], suite, psk, prologue=prologue)
     first = u8(1) + u8(3) + u8(9) + u8(4) + b"what" + inner[2:] + u8(200) + u8(0)
+    (_, second, third), _ = handshake([suite], suite, psk, prologue=prologue, heard=first)
     return [flight(f).hex() for f in (first, second, third)]
 
 

@@ -169,7 +169,7 @@ impl RawPeer {
         assert_eq!(answer[2], suite);
         let mut payload = [0; 1024];
         let len = noise.read_message(&answer[3..], &mut payload).unwrap();
-        assert_eq!((len, &payload[..32]), (96, &identity.peer_id().public_key()[..]));
+        assert_eq!((len, &payload[..32]), (128, &identity.peer_id().public_key()[..]));
         let signed = [&b"barrow noise static key\0"[..], &public_of([0x11; 32])].concat();
         let payload = [&ours.peer_id().public_key()[..], &ours.sign(&signed)].concat();
         let len = noise.write_message(&payload, &mut buffer).unwrap();
