@@ -505,6 +505,9 @@ impl Reactor {
         let _ = self.poll.registry().deregister(&mut connection.stream);
         let name = connection.peer.map_or_else(|| "no peer yet".into(), |peer| peer.to_string());
         match &reason {
+            CloseReason::Remote(why) if connection.session.is_within() => {
+                log::warn!("{name} at {}: closed within a block, {why}", connection.remote);
+            }
             CloseReason::Protocol(_) | CloseReason::Stalled | CloseReason::Banned => {
                 log::warn!("{name} at {}: closed, {reason:?}", connection.remote);
             }

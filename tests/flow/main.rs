@@ -4,10 +4,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+#[allow(dead_code)]
 mod node;
 
+use barrow::wire::{HashCode, Multihash};
 use node::{Node, Response, loop_until, make_file, put, run};
 use std::{
+    collections::HashMap,
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
@@ -204,6 +208,55 @@ fn peers_that_talk_nonsense_or_stall_cost_no_download() {
     let b = Node::start(&dir.path().join("b"), &[&oversized, &http, &silent, &a.peer]);
     assert!(b.get(&format!("/ipfs/{cid}")).body == fs::read(&file).unwrap());
     loop_until("the log names the peer", || b.log().contains(&oversized).then_some(()));
+}
+
+/// Whoever lies, not one wrong byte is delivered, and another peer has what it takes.
+#[test]
+fn peers_that_lie_cost_no_byte_and_the_log_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 24 << 20, 3);
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&file);
+    let bytes = fs::read(&file).unwrap();
+    let blocks = blocks_of(&a, &cid, &bytes);
+    for malice in hostile::ALL {
+        let (peer, address) = hostile::start(malice, blocks.clone());
+        let b = Node::start(&dir.path().join(format!("{malice:?}")), &[&address, &a.peer]);
+        loop_until("B knows both", || (b.metric("peers") == 2).then_some(()));
+        let got = b.get(&format!("/ipfs/{cid}"));
+        assert!(got.body == bytes, "{malice:?}: {} bytes came", got.body.len());
+        if malice != hostile::Malice::Stalls {
+            loop_until("the log names the peer", || {
+                b.log().contains(&peer.to_string()).then_some(())
+            });
+        }
+        assert!(b.peak_mib() <= 64, "{malice:?}: {} MiB", b.peak_mib());
+    }
+}
+
+/// Where the only peer that has it stalls, that is a timeout, within what `help` states.
+#[test]
+fn a_peer_that_stalls_alone_is_a_504_in_time_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let block = barrow::Block::of(vec![5; 1_000_000].into()).unwrap();
+    let cid = barrow::Cid::v1(barrow::Codec::Raw, *block.hash());
+    let blocks = [(*block.hash(), 1_000_000)].into();
+    let (peer, address) = hostile::start(hostile::Malice::Stalls, blocks);
+    let b = Node::start(&dir.path().join("b"), &[&address]);
+    loop_until("B knows it", || (b.metric("peers") == 1).then_some(()));
+    let since = Instant::now();
+    assert_eq!(b.get(&format!("/ipfs/{cid}")).status, 504);
+    assert!(since.elapsed() < Duration::from_secs(32), "{:?}", since.elapsed());
+    assert!(b.log().contains(&peer.to_string()));
+}
+
+/// The blocks of a file, with their lengths.
+fn blocks_of(node: &Node, cid: &str, bytes: &[u8]) -> HashMap<Multihash, u32> {
+    let len = |data: &[u8]| u32::try_from(data.len()).unwrap();
+    let hash = |data: &[u8]| Multihash::of(HashCode::Sha2_256, data);
+    let root = node.get(&format!("/ipfs/{cid}?format=raw")).body;
+    let leaves = bytes.chunks(1 << 20).map(|leaf| (hash(leaf), len(leaf)));
+    leaves.chain([(hash(&root), len(&root))]).collect()
 }
 
 #[test]

@@ -552,6 +552,12 @@ impl<B: AsMut<[u8]>> Session<B> {
         self.transport.is_some()
     }
 
+    /// Whether a block or a frame has begun to come and lacks its end: a peer that closes then has
+    /// cut it.
+    pub fn is_within(&self) -> bool {
+        self.coming.is_some() || self.control_in_start < self.control_in.len()
+    }
+
     /// Who is at the other end, once the handshake is done.
     pub fn peer(&self) -> Option<PeerId> {
         self.peer
