@@ -147,14 +147,6 @@ impl Delivery for NetworkStore {
         }
     }
 
-    fn retain_wanted(&self, job: JobId, blocks: &mut Vec<Multihash>) {
-        let wants = self.0.wants.lock();
-        blocks.retain(|hash| {
-            let waiters = wants.by_hash.get(hash);
-            waiters.is_some_and(|waiters| waiters.iter().any(|waiter| waiter.job == job))
-        });
-    }
-
     fn fail(&self, job: JobId, hash: Multihash, error: WantError) {
         let mut wants = self.0.wants.lock();
         let Some(waiters) = wants.by_hash.get_mut(&hash) else { return };

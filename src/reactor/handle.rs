@@ -20,9 +20,6 @@ const COMPLETIONS_MAX: usize = 16_384;
 pub trait Delivery: Send + Sync {
     /// Stores a block and hands it to everyone who waits for it. Called on a worker.
     fn deliver(&self, block: Block);
-    /// Leaves of `blocks` what `job` still waits for: a want may come to the reactor after its
-    /// block came for another job. Called on the reactor; must not wait.
-    fn retain_wanted(&self, job: JobId, blocks: &mut Vec<Multihash>);
     /// A want ended without its block. Called on the reactor; must not wait.
     fn fail(&self, job: JobId, hash: Multihash, error: WantError);
 }

@@ -612,12 +612,6 @@ impl Reactor {
     fn take_commands(&mut self) {
         while let Ok(command) = self.queues.commands.try_recv() {
             match command {
-                Command::Input(Input::Want { job, mut blocks }) => {
-                    self.parts.delivery.retain_wanted(job, &mut blocks);
-                    if !blocks.is_empty() {
-                        self.inputs.push_back(Input::Want { job, blocks });
-                    }
-                }
                 Command::Input(input) => self.inputs.push_back(input),
                 Command::Inspect(look) => {
                     self.settle(false);
