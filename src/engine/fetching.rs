@@ -11,6 +11,7 @@ use barrow_wire::{
     Cid, Message, Multihash, Presence,
     limits::{BLOCK_BYTES_MAX, INLINE_BLOCK_BYTES_MAX, WANTS_MAX},
 };
+use std::cmp::Reverse;
 
 /// Blocks that are asked for at one time, of all jobs; no peer hears of more.
 const ACTIVE_MAX: usize = WANTS_MAX;
@@ -92,7 +93,8 @@ impl Engine {
         }
     }
 
-    fn activate_all(&mut self) {
+    /// Asks for what waits in the backlogs, as wants that ended have left room for it.
+    pub(super) fn activate_all(&mut self) {
         for id in self.jobs.ids() {
             self.activate(id);
         }
@@ -141,13 +143,18 @@ impl Engine {
         if blocks.is_empty() {
             return;
         }
-        let mut conns: Vec<_> =
-            self.peers.iter().map(|(conn, peer)| (peer.pace.rate().unwrap_or(0), conn)).collect();
-        conns.sort_by_key(|&(rate, conn)| (std::cmp::Reverse(rate), conn));
+        // Of equal peers, one that leaves questions open must not keep others from being asked.
+        let mut conns: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.asked < UNANSWERED_MAX)
+            .map(|(conn, peer)| (Reverse(peer.pace.rate().unwrap_or(0)), peer.asked, conn))
+            .collect();
+        conns.sort_unstable();
         conns.truncate(ASK_PEERS_MAX);
         // Small blocks come from one or two alone: from more they would come for nothing.
         let inline_max = if blocks.len() <= 4 { 2 } else { 1 };
-        for (rank, (_, conn)) in conns.into_iter().enumerate() {
+        for (rank, (_, _, conn)) in conns.into_iter().enumerate() {
             self.ask_peer(conn, blocks, rank < inline_max);
         }
         self.recheck(blocks);
@@ -173,6 +180,7 @@ impl Engine {
                 trusted.push(*hash);
             } else if peer.asked < UNANSWERED_MAX {
                 peer.asked += 1;
+                peer.keep_wish(hash);
                 asked.push(*hash);
             }
         }
@@ -417,7 +425,7 @@ impl Engine {
     }
 
     /// Takes wishes back: many at a time while a transfer goes on, all when it is over.
-    fn flush_cancels(&mut self) {
+    pub(super) fn flush_cancels(&mut self) {
         let least = if self.wants.len() == 0 { 1 } else { CANCELS_MAX };
         for conn in self.peers.conns() {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
@@ -514,6 +522,8 @@ impl Engine {
 
     pub(super) fn fail(&mut self, hash: &Multihash, id: JobId, error: WantError) {
         self.leave_want(hash, id);
+        // Whoever waits for room among the wants has it now.
+        self.room_left = true;
         if let Some(job) = self.jobs.get_mut(id)
             && job.open.remove(hash)
         {
@@ -536,8 +546,6 @@ impl Engine {
         if let Some(at) = next {
             self.timers.set(Timer::Job(id), at);
         }
-        self.activate(id);
-        self.flush_cancels();
     }
 
     /// When a job gives a want up, and how.

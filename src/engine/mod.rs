@@ -62,6 +62,8 @@ pub struct Engine {
     down: Option<Bucket>,
     /// Bytes asked for and not yet verified, of all peers together.
     inflight_bytes: u64,
+    /// Wants failed, and blocks that waited for their room may be asked for.
+    room_left: bool,
 }
 
 impl Engine {
@@ -84,6 +86,7 @@ impl Engine {
             up: config.limit_up.map(Bucket::new),
             down: config.limit_down.map(Bucket::new),
             inflight_bytes: 0,
+            room_left: false,
             config,
         }
     }
@@ -120,6 +123,7 @@ impl Engine {
             Input::BlockQueued { conn, hash, len } => self.on_block_queued(conn, hash, len),
             Input::BlockSent { conn, hash, len } => self.on_block_sent(conn, hash, len),
         }
+        self.fill_room();
         self.schedule();
     }
 
@@ -137,7 +141,20 @@ impl Engine {
                 Timer::Download => {}
             }
         }
+        self.fill_room();
         self.schedule();
+    }
+
+    /// Asks for more in the place of wants that failed. What is asked for so may fail as well,
+    /// at once; each time that is one block less.
+    fn fill_room(&mut self) {
+        let any = self.room_left;
+        while std::mem::take(&mut self.room_left) {
+            self.activate_all();
+        }
+        if any {
+            self.flush_cancels();
+        }
     }
 
     fn on_message(&mut self, conn: ConnId, message: Message) {

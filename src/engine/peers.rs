@@ -141,6 +141,12 @@ impl Peer {
         Some(request)
     }
 
+    /// A wish is made anew: if it was to be taken back with the next message, that would take
+    /// back this one.
+    pub(super) fn keep_wish(&mut self, hash: &Multihash) {
+        self.cancels.retain(|cancel| cancel != hash);
+    }
+
     /// Whether a block was asked of it.
     pub(super) fn is_asked_for(&self, hash: &Multihash) -> bool {
         self.requests.iter().any(|request| request.hash == *hash)

@@ -177,6 +177,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let expected = peer.pace.time_for(peer.outstanding_bytes + bytes, rate_unknown);
         let patience = (expected * LATE_FACTOR).max(LATE_MIN);
+        peer.keep_wish(hash);
         peer.request(now, *hash, bytes, patience, cost);
         let stall = stall_time(peer.pace.rtt());
         self.timers.set_earlier(Timer::Transfer(conn), now.after(patience.min(stall)));

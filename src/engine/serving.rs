@@ -21,6 +21,15 @@ struct Sending {
     cancelled: bool,
 }
 
+/// What the store was asked and has not said yet.
+#[derive(Clone, Copy, Debug)]
+struct LookUp {
+    /// Whether a small block may be sent at once.
+    inline: bool,
+    /// The block's length, if it came here since: the store may have looked before.
+    came: Option<u32>,
+}
+
 /// What one peer wants of us.
 #[derive(Debug, Default)]
 struct Client {
@@ -28,8 +37,7 @@ struct Client {
     queue: VecDeque<(Multihash, Option<u32>)>,
     sending: BTreeMap<Multihash, Sending>,
     sending_bytes: u64,
-    /// Look-ups under way, and whether small blocks may be sent at once.
-    lookups: BTreeMap<Multihash, bool>,
+    lookups: BTreeMap<Multihash, LookUp>,
     /// Look-ups that the store was asked for, also those cancelled since.
     lookups_pending: usize,
     /// Blocks that it wants to hear of once they are here.
@@ -203,7 +211,7 @@ impl Engine {
         }
         client.lookups_pending += blocks.len();
         for hash in &blocks {
-            client.lookups.insert(*hash, inline);
+            client.lookups.insert(*hash, LookUp { inline, came: None });
         }
         self.outputs.push_back(Output::LookUp { conn, blocks });
     }
@@ -216,16 +224,18 @@ impl Engine {
         }
         for (hash, presence) in found {
             let Some(client) = self.serving.clients.get_mut(&conn) else { return };
-            let Some(inline) = client.lookups.remove(&hash) else { continue };
-            let (len, complete) = match presence {
-                Presence::DontHave => {
+            let Some(LookUp { inline, came }) = client.lookups.remove(&hash) else { continue };
+            let (len, complete) = match (presence, came) {
+                (Presence::DontHave, None) => {
                     self.serving.wait_for(conn, hash);
                     answers.push((hash, presence));
                     continue;
                 }
-                Presence::Have { len } => (len, false),
-                Presence::Complete { len } => (len, true),
+                (Presence::DontHave, Some(len)) | (Presence::Have { len }, _) => (len, false),
+                (Presence::Complete { len }, _) => (len, true),
             };
+            let presence =
+                if complete { Presence::Complete { len } } else { Presence::Have { len } };
             // What has a price is sent to nobody who did not say yes to it.
             let at_once = inline && price == 0 && len as usize <= INLINE_BLOCK_BYTES_MAX;
             if at_once && self.serving.enqueue(conn, hash, Some(len)) {
@@ -302,6 +312,8 @@ impl Engine {
         } else if let Some(client) = self.serving.clients.get_mut(&conn) {
             client.blocks_sent += 1;
             client.bytes_sent += u64::from(len);
+            // Its end went out after the peer changed its mind back: that answers the new wish.
+            client.queue.retain(|(queued, _)| *queued != hash);
         }
         self.serve();
     }
@@ -309,6 +321,11 @@ impl Engine {
     /// A block is here that others wanted to hear of.
     pub(super) fn announce(&mut self, hash: &Multihash, len: u32) {
         let price = self.config.price;
+        for client in self.serving.clients.values_mut() {
+            if let Some(lookup) = client.lookups.get_mut(hash) {
+                lookup.came = Some(len);
+            }
+        }
         for conn in self.serving.take_waiting(hash) {
             let blocks = vec![(*hash, Presence::Have { len })];
             self.send(conn, Message::BlockPresence { price, blocks });

@@ -4,6 +4,8 @@ use super::*;
 use barrow_wire::{Cid, Codec, HashCode, PeerId, Presence};
 use std::{net::SocketAddr, time::Duration};
 
+mod races;
+
 const MS: Duration = Duration::from_millis(1);
 
 fn peer(n: u8) -> PeerId {

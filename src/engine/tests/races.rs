@@ -1,0 +1,102 @@
+//! Inputs that cross each other: each rule here was broken once.
+
+use super::*;
+
+fn sent(outputs: &[Output], conn: ConnId) -> Vec<Message> {
+    let messages = outputs.iter().filter_map(|output| match output {
+        Output::Send { conn: to, message } if *to == conn => Some(message.clone()),
+        _ => None,
+    });
+    messages.collect()
+}
+
+fn start(bench: &mut Bench, job: u64, order: Order) -> Vec<Output> {
+    let root = Cid::v1(Codec::Raw, hash(0));
+    bench.tell(Input::JobStarted { job: JobId(job), root, order })
+}
+
+fn want(bench: &mut Bench, job: u64, blocks: std::ops::Range<u32>) -> Vec<Output> {
+    bench.tell(Input::Want { job: JobId(job), blocks: blocks.map(hash).collect() })
+}
+
+#[test]
+fn a_block_that_comes_while_the_store_looks_for_it_is_announced() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    let (b, _) = bench.connect(2);
+    bench.start(Order::Bulk);
+    bench.want(&[1]);
+    bench.presence(a, &[(1, HAVE)]);
+    bench.hear(b, Message::WantHave { inline: false, blocks: vec![hash(1)] });
+    bench.deliver(a, 1, 65_536);
+    // The store looked before the block was there.
+    let said = bench.tell(Input::LookedUp { conn: b, found: vec![(hash(1), Presence::DontHave)] });
+    let blocks = vec![(hash(1), HAVE)];
+    assert_eq!(sent(&said, b), [Message::BlockPresence { price: 0, blocks }]);
+}
+
+#[test]
+fn wants_that_fail_leave_their_room_to_other_jobs() {
+    let mut bench = Bench::new();
+    start(&mut bench, 1, Order::Sequential);
+    start(&mut bench, 2, Order::Sequential);
+    want(&mut bench, 1, 0..1_024);
+    want(&mut bench, 2, 2_000..2_010);
+    bench.tell(Input::DiscoveryDone { job: JobId(2) });
+    let errors = failed(&bench.tell(Input::DiscoveryDone { job: JobId(1) }));
+    assert_eq!(errors, [WantError::NoProvider; 1_034]);
+}
+
+#[test]
+fn a_wish_made_anew_is_not_taken_back_by_an_old_cancel() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    // Something else stays wanted, so that cancels of questions wait for company.
+    bench.want(&[9, 1]);
+    bench.tell(Input::Unwant { job: JobId(1), blocks: vec![hash(1)] });
+    bench.want(&[1]);
+    let said = bench.presence(a, &[(1, HAVE)]);
+    assert_eq!(asked(&said, a), [1]);
+    let said = bench.tell(Input::Unwant { job: JobId(1), blocks: vec![hash(9)] });
+    assert_eq!(cancelled(&said, a), 0, "{said:?}");
+    let said = bench.deliver(a, 1, 65_536);
+    assert_eq!(sent(&said, a), [Message::Cancel { blocks: vec![hash(9)] }]);
+}
+
+#[test]
+fn a_block_too_late_to_cancel_answers_the_wish_made_anew() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.hear(a, Message::WantBlock { blocks: vec![hash(1)] });
+    bench.tell(Input::BlockQueued { conn: a, hash: hash(1), len: Some(65_536) });
+    bench.hear(a, Message::Cancel { blocks: vec![hash(1)] });
+    bench.hear(a, Message::WantBlock { blocks: vec![hash(1)] });
+    // Half of it was on its way: the session cannot take it back.
+    let said = bench.tell(Input::BlockSent { conn: a, hash: hash(1), len: 65_536 });
+    assert_eq!(said, []);
+    // Taken back in time, it is sent once more.
+    bench.hear(a, Message::WantBlock { blocks: vec![hash(2)] });
+    bench.tell(Input::BlockQueued { conn: a, hash: hash(2), len: Some(65_536) });
+    bench.hear(a, Message::Cancel { blocks: vec![hash(2)] });
+    bench.hear(a, Message::WantBlock { blocks: vec![hash(2)] });
+    let said = bench.tell(Input::BlockSent { conn: a, hash: hash(2), len: 0 });
+    assert_eq!(said, [Output::SendBlock { conn: a, hash: hash(2) }]);
+}
+
+#[test]
+fn silent_peers_do_not_keep_others_from_being_asked() {
+    let mut bench = Bench::new();
+    for n in 1..=32 {
+        bench.connect(n);
+    }
+    bench.start(Order::Sequential);
+    bench.want(&[1]);
+    let (honest, _) = bench.connect(33);
+    bench.hear(
+        honest,
+        Message::BlockPresence { price: 0, blocks: vec![(hash(1), Presence::DontHave)] },
+    );
+    let said = bench.want(&[2]);
+    assert!(want_haves(&said).iter().any(|(conn, ..)| *conn == honest), "{said:?}");
+}
