@@ -148,13 +148,18 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| peer.asked < UNANSWERED_MAX)
-            .map(|(conn, peer)| (Reverse(peer.pace.rate().unwrap_or(0)), peer.asked, conn))
+            .map(|(conn, peer)| {
+                let unproven = peer.blocks_received == 0;
+                (Reverse(peer.pace.rate().unwrap_or(0)), unproven, peer.asked, conn)
+            })
             .collect();
         conns.sort_unstable();
         conns.truncate(ASK_PEERS_MAX);
-        // Small blocks come from one or two alone: from more they would come for nothing.
-        let inline_max = if blocks.len() <= 4 { 2 } else { 1 };
-        for (rank, (_, _, conn)) in conns.into_iter().enumerate() {
+        // Small blocks come from one alone, who is known to deliver; of those who may be, from
+        // two for the first few: from more they would come for nothing.
+        let unproven = conns.first().is_some_and(|(_, unproven, ..)| *unproven);
+        let inline_max = if unproven && blocks.len() <= 4 { 2 } else { 1 };
+        for (rank, (_, _, _, conn)) in conns.into_iter().enumerate() {
             self.ask_peer(conn, blocks, rank < inline_max);
         }
         self.recheck(blocks);

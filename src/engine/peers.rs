@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub mark: Mark,
     /// Block bytes that had come on the connection when it was asked for.
     pub bytes_before: u64,
+    /// When it should be here.
+    pub due_at: Moment,
     /// When another peer should be asked too.
     pub hedge_at: Moment,
     /// What it costs, set aside from the job's budget.
@@ -118,7 +120,7 @@ impl Peer {
         now: Moment,
         hash: Multihash,
         bytes: u64,
-        patience: Duration,
+        (expected, patience): (Duration, Duration),
         cost: Option<(JobId, u128)>,
     ) {
         let idle = self.requests.is_empty();
@@ -128,8 +130,8 @@ impl Peer {
         let mark = self.pace.mark(now, idle);
         self.outstanding_bytes += bytes;
         let (sent_at, bytes_before) = (now, self.bytes_in);
-        let hedge_at = now.after(patience);
-        let request = Request { hash, bytes, sent_at, mark, bytes_before, hedge_at, cost };
+        let (due_at, hedge_at) = (now.after(expected), now.after(patience));
+        let request = Request { hash, bytes, sent_at, mark, bytes_before, due_at, hedge_at, cost };
         self.requests.push_back(request);
     }
 
@@ -150,6 +152,23 @@ impl Peer {
     /// Whether a block was asked of it.
     pub(super) fn is_asked_for(&self, hash: &Multihash) -> bool {
         self.requests.iter().any(|request| request.hash == *hash)
+    }
+
+    /// How long a block that was asked for will still take: as long as was expected, or if that
+    /// is over, as long as if it were asked for now.
+    pub(super) fn time_left(
+        &self,
+        now: Moment,
+        hash: &Multihash,
+        rate_unknown: u64,
+    ) -> Option<Duration> {
+        let at = self.requests.iter().position(|request| request.hash == *hash)?;
+        let due_at = self.requests.get(at)?.due_at;
+        if due_at > now {
+            return Some(due_at.since(now));
+        }
+        let ahead = self.requests.iter().take(at + 1).map(|request| request.bytes).sum();
+        Some(self.pace.time_for(ahead, rate_unknown))
     }
 
     /// Whether one more block may be asked of it now: two, or what its pace is worth.

@@ -178,7 +178,7 @@ impl Engine {
         let expected = peer.pace.time_for(peer.outstanding_bytes + bytes, rate_unknown);
         let patience = (expected * LATE_FACTOR).max(LATE_MIN);
         peer.keep_wish(hash);
-        peer.request(now, *hash, bytes, patience, cost);
+        peer.request(now, *hash, bytes, (expected, patience), cost);
         let stall = stall_time(peer.pace.rtt());
         self.timers.set_earlier(Timer::Transfer(conn), now.after(patience.min(stall)));
         self.inflight_bytes += bytes;
@@ -276,7 +276,7 @@ impl Engine {
             let Some(owner) = want.owners().first().and_then(|owner| self.peers.get(*owner)) else {
                 continue;
             };
-            let owner_time = owner.pace.time_for(owner.outstanding_bytes, rate_unknown);
+            let Some(owner_time) = owner.time_left(self.now, hash, rate_unknown) else { continue };
             let best = self.best_peer(want, &none, rate_unknown, None);
             let Some((conn, bytes)) = best else { continue };
             let Some(peer) = self.peers.get(conn).filter(|peer| peer.requests.is_empty()) else {

@@ -4,16 +4,23 @@
 //! `cargo test --test sim` runs 50 seeds; `BARROW_SIM_SEEDS=20000` that many; a seed that fails
 //! is printed, and `BARROW_SIM_SEED=N` runs it alone.
 
+mod bytes_between;
 mod model;
 mod network;
+mod people;
+mod plants;
+mod retrievals;
+mod rules;
 mod scale;
+mod shell;
 mod world;
 
+use plants::Plant;
 use std::{
     fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering},
 };
-use world::World;
+use world::{Setting, Summary, World};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -21,23 +28,28 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What went wrong with a seed, if anything did.
-fn violation(seed: u64) -> Option<String> {
-    let run = std::panic::catch_unwind(|| World::new(seed).run());
-    let error = run.err()?;
-    let text = error.downcast_ref::<String>().cloned();
-    Some(text.or_else(|| error.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_default())
+fn violation(seed: u64, setting: Setting, plant: Option<Plant>) -> Option<String> {
+    outcome(seed, setting, plant).err()
 }
 
-#[test]
-fn no_seed_breaks_a_rule() {
+fn outcome(seed: u64, setting: Setting, plant: Option<Plant>) -> Result<Summary, String> {
+    let run = std::panic::catch_unwind(|| World::new(seed, setting, plant).run());
+    run.map_err(|error| {
+        let text = error.downcast_ref::<String>().cloned();
+        text.or_else(|| error.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_default()
+    })
+}
+
+/// Runs seeds on all cores; fails with those that broke a rule.
+fn run_seeds(setting: Setting) {
     if let Some(seed) = number("BARROW_SIM_SEED") {
-        let summary = World::new(seed).run();
-        println!("seed {seed}: {summary:?}");
+        let summary = World::new(seed, setting, None).run();
+        println!("{setting:?} seed {seed}: {summary:?}");
         return;
     }
     let seeds = number("BARROW_SIM_SEEDS").unwrap_or(50);
     let next = AtomicU64::new(0);
-    let failed = std::sync::Mutex::new(Vec::new());
+    let outcomes = std::sync::Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -47,27 +59,64 @@ fn no_seed_breaks_a_rule() {
                     if seed >= seeds {
                         break;
                     }
-                    if let Some(what) = violation(seed) {
-                        failed.lock().unwrap().push((seed, what));
-                    }
+                    let outcome = outcome(seed, setting, None);
+                    outcomes.lock().unwrap().push((seed, outcome));
                 }
             });
         }
     });
-    let mut failed = failed.into_inner().unwrap();
-    failed.sort();
-    let mut report = String::new();
-    for (seed, what) in failed.iter().take(10) {
-        writeln!(report, "BARROW_SIM_SEED={seed}: {what}").unwrap();
+    let mut outcomes = outcomes.into_inner().unwrap();
+    outcomes.sort_by_key(|(seed, _)| *seed);
+    report(setting, &outcomes);
+}
+
+fn report(setting: Setting, outcomes: &[(u64, Result<Summary, String>)]) {
+    let sum = |what: fn(&Summary) -> u64| {
+        outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).map(what).sum::<u64>()
+    };
+    println!(
+        "{setting:?}: {} seeds, {} blocks, twice: {} hedged, {} inline, {} crossed a cancel; {} unasked, \
+         {} wrong, {} bans, {} wants failed on the way",
+        outcomes.len(),
+        sum(|s| s.blocks),
+        sum(|s| s.hedged),
+        sum(|s| s.inline),
+        sum(|s| s.crossed),
+        sum(|s| s.unasked),
+        sum(|s| s.rejected),
+        sum(|s| s.bans),
+        sum(|s| s.failed),
+    );
+    let mut failed = 0;
+    let mut text = String::new();
+    for (seed, outcome) in outcomes {
+        let Err(what) = outcome else { continue };
+        failed += 1;
+        if failed <= 10 {
+            writeln!(text, "BARROW_SIM_SEED={seed}: {what}").unwrap();
+        }
     }
-    assert!(failed.is_empty(), "{} of {seeds} seeds failed:\n{report}", failed.len());
+    assert!(failed == 0, "{failed} of {} seeds failed:\n{text}", outcomes.len());
+}
+
+#[test]
+fn no_seed_breaks_a_rule() {
+    run_seeds(Setting::Swarm);
+}
+
+#[test]
+fn many_readers_of_the_same_blocks_fetch_each_once() {
+    run_seeds(Setting::Crowd);
 }
 
 #[test]
 fn the_same_seed_has_the_same_trace() {
-    for seed in [3, 4, 5] {
-        let (first, second) = (World::new(seed).run(), World::new(seed).run());
-        assert_eq!(first, second, "seed {seed}");
-        assert_ne!(first.trace, World::new(seed + 100).run().trace);
+    for setting in [Setting::Swarm, Setting::Crowd] {
+        for seed in [3, 4, 5] {
+            let run = |seed| World::new(seed, setting, None).run();
+            let first = run(seed);
+            assert_eq!(first, run(seed), "seed {seed}");
+            assert_ne!(first.trace, run(seed + 100).trace);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use barrow::engine::{ConnId, Rng};
 use barrow::{Identity, Multihash, PeerId};
 use barrow_wire::{Session, SessionConfig, StaticKey, Suites};
-use std::{collections::VecDeque, sync::OnceLock, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::OnceLock, time::Duration};
 
 /// Nodes of a world at most.
 pub const NODES_MAX: usize = 12;
@@ -31,6 +31,8 @@ pub struct End {
     pub session: Session<Vec<u8>>,
     pub input: Vec<u8>,
     pub queued: VecDeque<Queued>,
+    /// Blocks that are being read for it.
+    pub reading: usize,
     /// What the other end took back and did not ask for again.
     pub cancelled: std::collections::BTreeSet<Multihash>,
     pub established: bool,
@@ -58,6 +60,7 @@ impl Link {
             session,
             input: Vec::new(),
             queued: VecDeque::new(),
+            reading: 0,
             cancelled: Default::default(),
             established: false,
             open: true,
@@ -82,4 +85,15 @@ pub fn end_of(conn: ConnId) -> (usize, usize) {
 /// A duration between two bounds.
 pub fn between(rng: &mut Rng, low: Duration, high: Duration) -> Duration {
     low + Duration::from_nanos(rng.below((high - low).as_nanos() as u64 + 1))
+}
+
+pub fn address_of(node: usize) -> SocketAddr {
+    ([10, 0, 0, node as u8 + 1], 4780).into()
+}
+
+pub fn node_at(address: SocketAddr) -> usize {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) => usize::from(ip.octets()[3]) - 1,
+        std::net::IpAddr::V6(_) => panic!("addresses here are of IPv4"),
+    }
 }

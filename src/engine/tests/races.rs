@@ -100,3 +100,32 @@ fn silent_peers_do_not_keep_others_from_being_asked() {
     let said = bench.want(&[2]);
     assert!(want_haves(&said).iter().any(|(conn, ..)| *conn == honest), "{said:?}");
 }
+
+#[test]
+fn a_block_that_is_on_its_way_in_time_is_not_doubled_at_the_end() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    let (b, _) = bench.connect(2);
+    bench.start(Order::Sequential);
+    bench.want(&(1..=8).collect::<Vec<_>>());
+    // Half a MiB at the 2 MiB a second that a new peer is taken for: 250 ms.
+    assert_eq!(
+        asked(&bench.presence(a, &(1..=8).map(|n| (n, HAVE)).collect::<Vec<_>>()), a).len(),
+        8
+    );
+    assert!(asked(&bench.pass(150 * MS), b).is_empty());
+    let said = bench.presence(b, &[(8, HAVE)]);
+    assert!(asked(&said, b).is_empty(), "it comes sooner from where it was asked");
+    assert_eq!(asked(&bench.pass(5_000 * MS), b), [8], "now it is late");
+}
+
+#[test]
+fn small_blocks_come_once_from_a_peer_that_delivers() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    let (b, _) = bench.connect(2);
+    bench.start(Order::Sequential);
+    assert_eq!(want_haves(&bench.want(&[1])), [(a, true, 1), (b, true, 1)]);
+    bench.deliver(b, 1, 100);
+    assert_eq!(want_haves(&bench.want(&[2])), [(b, true, 1), (a, false, 1)]);
+}

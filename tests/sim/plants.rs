@@ -1,0 +1,81 @@
+//! Faults that are put in on purpose: the rules must find each.
+
+use crate::world::{Setting, World};
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// One in four `Cancel` messages is not sent.
+    LostCancel,
+    /// One in eight right blocks is taken for a wrong one, so that honest peers get banned.
+    WrongVerdict,
+    /// Every other end of a connection is not told, so that what it held is never freed.
+    LostDisconnect,
+    /// One in sixteen blocks that were sent is not accounted for: its bytes stay read ahead.
+    LostSent,
+    /// Wants reach the engine although their blocks were delivered meanwhile.
+    StaleWants,
+    /// Wants that were made after a delivery, and heard of before it, are taken for answered.
+    ForgottenWants,
+}
+
+impl Plant {
+    /// One of so many is broken.
+    const fn every(self) -> usize {
+        match self {
+            Self::LostCancel => 4,
+            Self::WrongVerdict => 8,
+            Self::LostDisconnect => 2,
+            Self::LostSent => 16,
+            Self::StaleWants | Self::ForgottenWants => 1,
+        }
+    }
+}
+
+impl World {
+    /// Whether something is to be broken here and now.
+    pub(super) fn plants(&mut self, plant: Plant) -> bool {
+        let breaks = self.plant == Some(plant) && self.below(plant.every()) == 0;
+        self.summary.planted += u64::from(breaks);
+        breaks
+    }
+}
+
+fn found(plant: Plant, setting: Setting, least: usize) {
+    let seeds = crate::number("BARROW_SIM_PLANT_SEEDS").unwrap_or(40);
+    let wrongs: Vec<_> =
+        (0..seeds).filter_map(|seed| crate::violation(seed, setting, Some(plant))).collect();
+    let example = wrongs.first().map(|what| what.chars().take(120).collect::<String>());
+    println!("{plant:?}: found in {} of {seeds} seeds, so: {example:?}", wrongs.len());
+    assert!(wrongs.len() * 40 >= least * seeds as usize, "{plant:?} in {} seeds", wrongs.len());
+}
+
+#[test]
+fn a_lost_cancel_is_found() {
+    found(Plant::LostCancel, Setting::Crowd, 20);
+}
+
+#[test]
+fn a_ban_of_an_honest_peer_is_found() {
+    found(Plant::WrongVerdict, Setting::Swarm, 20);
+}
+
+#[test]
+fn what_a_lost_connection_held_and_leaks_is_found() {
+    found(Plant::LostDisconnect, Setting::Swarm, 20);
+}
+
+#[test]
+fn a_leaked_read_ahead_is_found() {
+    found(Plant::LostSent, Setting::Swarm, 20);
+}
+
+#[test]
+fn a_want_that_came_too_late_is_found() {
+    found(Plant::StaleWants, Setting::Crowd, 20);
+}
+
+#[test]
+fn a_want_that_is_forgotten_is_found() {
+    found(Plant::ForgottenWants, Setting::Crowd, 1);
+}
