@@ -147,6 +147,18 @@ impl Delivery for NetworkStore {
         }
     }
 
+    fn retain_waited(&self, job: JobId, blocks: &mut Vec<Multihash>) {
+        let wants = self.0.wants.lock();
+        let waits = |waiters: &Vec<Arc<Waiter>>| waiters.iter().any(|waiter| waiter.job == job);
+        blocks.retain(|hash| wants.by_hash.get(hash).is_some_and(waits));
+    }
+
+    fn waiting(&self, hash: &Multihash) -> Vec<JobId> {
+        let wants = self.0.wants.lock();
+        let waiters = wants.by_hash.get(hash).into_iter().flatten();
+        waiters.map(|waiter| waiter.job).collect()
+    }
+
     fn fail(&self, job: JobId, hash: Multihash, error: WantError) {
         let mut wants = self.0.wants.lock();
         let Some(waiters) = wants.by_hash.get_mut(&hash) else { return };

@@ -20,6 +20,11 @@ const COMPLETIONS_MAX: usize = 16_384;
 pub trait Delivery: Send + Sync {
     /// Stores a block and hands it to everyone who waits for it. Called on a worker.
     fn deliver(&self, block: Block);
+    /// Leaves of `blocks` those that the job still waits for: others were delivered since it asked.
+    /// Called on the reactor; must not wait.
+    fn retain_waited(&self, job: JobId, blocks: &mut Vec<Multihash>);
+    /// The jobs that wait for a block. Called on the reactor; must not wait.
+    fn waiting(&self, hash: &Multihash) -> Vec<JobId>;
     /// A want ended without its block. Called on the reactor; must not wait.
     fn fail(&self, job: JobId, hash: Multihash, error: WantError);
 }

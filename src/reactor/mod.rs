@@ -561,17 +561,7 @@ impl Reactor {
         while let Ok(completion) = self.queues.completions.try_recv() {
             match completion {
                 Completion::Verified { conn, hash, len, result } => {
-                    self.inputs.push_back(match result {
-                        Ok(()) => {
-                            self.parts.metrics.blocks_received_total.add(1);
-                            Input::BlockVerified { conn, hash, len }
-                        }
-                        Err(error) => {
-                            self.parts.metrics.blocks_rejected_total.add(1);
-                            self.warn_of_wrong_block(conn, &hash, &error);
-                            Input::BlockRejected { conn, hash, len, wanted: true }
-                        }
-                    });
+                    self.on_verified(conn, hash, len, result);
                 }
                 Completion::LookedUp { conn, found } => {
                     self.inputs.push_back(Input::LookedUp { conn, found });
@@ -583,6 +573,28 @@ impl Reactor {
                     }
                 }
             }
+        }
+    }
+
+    fn on_verified(
+        &mut self,
+        conn: ConnId,
+        hash: Multihash,
+        len: u32,
+        result: Result<(), crate::block::BlockError>,
+    ) {
+        if let Err(error) = result {
+            self.parts.metrics.blocks_rejected_total.add(1);
+            self.warn_of_wrong_block(conn, &hash, &error);
+            self.inputs.push_back(Input::BlockRejected { conn, hash, len, wanted: true });
+            return;
+        }
+        self.parts.metrics.blocks_received_total.add(1);
+        self.inputs.push_back(Input::BlockVerified { conn, hash, len });
+        // The engine takes every want of it for answered. Who asked after it was handed over,
+        // and was heard before this, waits on.
+        for job in self.parts.delivery.waiting(&hash) {
+            self.inputs.push_back(Input::Want { job, blocks: vec![hash] });
         }
     }
 
@@ -612,7 +624,13 @@ impl Reactor {
     fn take_commands(&mut self) {
         while let Ok(command) = self.queues.commands.try_recv() {
             match command {
-                Command::Input(input) => self.inputs.push_back(input),
+                Command::Input(mut input) => {
+                    // What was delivered since would be fetched once more, for nobody.
+                    if let Input::Want { job, blocks } = &mut input {
+                        self.parts.delivery.retain_waited(*job, blocks);
+                    }
+                    self.inputs.push_back(input);
+                }
                 Command::Inspect(look) => {
                     self.settle(false);
                     look(&self.parts.engine);
