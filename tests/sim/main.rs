@@ -27,11 +27,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// What went wrong with a seed, if anything did.
-fn violation(seed: u64, setting: Setting, plant: Option<Plant>) -> Option<String> {
-    outcome(seed, setting, plant).err()
-}
-
+/// How a seed went, or the rule that it broke.
 fn outcome(seed: u64, setting: Setting, plant: Option<Plant>) -> Result<Summary, String> {
     let run = std::panic::catch_unwind(|| World::new(seed, setting, plant).run());
     run.map_err(|error| {

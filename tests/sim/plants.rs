@@ -41,33 +41,43 @@ impl World {
     }
 }
 
+/// Asserts that of the seeds in which something was broken the rules find at least `least` in 100.
 fn found(plant: Plant, setting: Setting, least: usize) {
-    let seeds = crate::number("BARROW_SIM_PLANT_SEEDS").unwrap_or(40);
-    let wrongs: Vec<_> =
-        (0..seeds).filter_map(|seed| crate::violation(seed, setting, Some(plant))).collect();
-    let example = wrongs.first().map(|what| what.chars().take(120).collect::<String>());
-    println!("{plant:?}: found in {} of {seeds} seeds, so: {example:?}", wrongs.len());
-    assert!(wrongs.len() * 40 >= least * seeds as usize, "{plant:?} in {} seeds", wrongs.len());
+    let seeds = crate::number("BARROW_SIM_PLANT_SEEDS").unwrap_or(60);
+    let (mut found, mut unfound, mut example) = (0, 0, None);
+    for seed in 0..seeds {
+        match crate::outcome(seed, setting, Some(plant)) {
+            Err(what) => {
+                found += 1;
+                example.get_or_insert(what.chars().take(100).collect::<String>());
+            }
+            Ok(summary) if summary.planted > 0 => unfound += 1,
+            Ok(_) => {}
+        }
+    }
+    let broken = found + unfound;
+    println!("{plant:?}: broken in {broken} of {seeds} seeds, found in {found}: {example:?}");
+    assert!(broken > 0 && found * 100 >= least * broken, "{plant:?}: {found} of {broken}");
 }
 
 #[test]
 fn a_lost_cancel_is_found() {
-    found(Plant::LostCancel, Setting::Crowd, 20);
+    found(Plant::LostCancel, Setting::Crowd, 90);
 }
 
 #[test]
 fn a_ban_of_an_honest_peer_is_found() {
-    found(Plant::WrongVerdict, Setting::Swarm, 20);
+    found(Plant::WrongVerdict, Setting::Swarm, 50);
 }
 
 #[test]
 fn what_a_lost_connection_held_and_leaks_is_found() {
-    found(Plant::LostDisconnect, Setting::Swarm, 20);
+    found(Plant::LostDisconnect, Setting::Swarm, 90);
 }
 
 #[test]
 fn a_leaked_read_ahead_is_found() {
-    found(Plant::LostSent, Setting::Swarm, 20);
+    found(Plant::LostSent, Setting::Crowd, 90);
 }
 
 #[test]
@@ -76,6 +86,7 @@ fn a_want_that_came_too_late_is_found() {
 }
 
 #[test]
+#[ignore = "so rare that it takes some ten thousand seeds: BARROW_SIM_PLANT_SEEDS=30000"]
 fn a_want_that_is_forgotten_is_found() {
-    found(Plant::ForgottenWants, Setting::Crowd, 1);
+    found(Plant::ForgottenWants, Setting::Crowd, 90);
 }

@@ -121,11 +121,15 @@ impl World {
     /// Hands commands to the engine. What was delivered since a want was sent is no want.
     pub(super) fn take_commands(&mut self, node: usize) {
         while let Some(mut input) = self.nodes[node].commands.pop_front() {
-            if let Input::Want { job, blocks } = &mut input
-                && self.plant != Some(Plant::StaleWants)
-            {
+            if let Input::Want { job, blocks } = &mut input {
                 let waiting = &self.nodes[node].waiting;
-                blocks.retain(|hash| waiting.get(hash).is_some_and(|jobs| jobs.contains(job)));
+                let waits =
+                    |hash: &Multihash| waiting.get(hash).is_some_and(|jobs| jobs.contains(job));
+                let stale = !blocks.iter().all(waits);
+                if stale && !self.plants(Plant::StaleWants) {
+                    let waiting = &self.nodes[node].waiting;
+                    blocks.retain(|hash| waiting.get(hash).is_some_and(|jobs| jobs.contains(job)));
+                }
             }
             self.inputs.push_back((node, input));
             self.settle();
@@ -162,7 +166,9 @@ impl World {
             self.thrown_away(node, &hash);
         }
         let life = self.nodes[node].life;
-        let wait = between(&mut self.rng, Duration::ZERO, MS);
+        // A worker may lose its core between the two.
+        let longest = if self.below(4) == 0 { 10 * MS } else { MS };
+        let wait = between(&mut self.rng, Duration::ZERO, longest);
         self.after(wait, Event::Delivered { node, life, conn, hash, len });
     }
 
@@ -183,9 +189,13 @@ impl World {
     /// the block was handed over still waits, and wants anew.
     pub(super) fn delivered(&mut self, node: usize, conn: ConnId, hash: Multihash, len: u32) {
         self.inputs.push_back((node, Input::BlockVerified { conn, hash, len }));
-        if self.plant != Some(Plant::ForgottenWants) {
-            let jobs = self.nodes[node].waiting.get(&hash).cloned().unwrap_or_default();
-            for job in jobs {
+        let jobs = self.nodes[node].waiting.get(&hash).cloned().unwrap_or_default();
+        for job in jobs {
+            // Whose want still stands among the commands is not harmed.
+            let heard = !self.nodes[node].commands.iter().any(|command| {
+                matches!(command, Input::Want { job: of, blocks } if *of == job && blocks.contains(&hash))
+            });
+            if !heard || !self.plants(Plant::ForgottenWants) {
                 self.inputs.push_back((node, Input::Want { job, blocks: vec![hash] }));
             }
         }

@@ -60,6 +60,13 @@ impl Asks {
         was
     }
 
+    /// Whether a message takes back a block that was asked for.
+    pub fn takes_back(&self, conn: ConnId, message: &Message) -> bool {
+        let Message::Cancel { blocks } = message else { return false };
+        let asked = |hash| self.open.get(hash).and_then(|conns| conns.get(&conn));
+        blocks.iter().any(|hash| asked(hash) == Some(&Ask::Block))
+    }
+
     fn sent(&mut self, conn: ConnId, message: &Message) {
         match message {
             Message::WantBlock { blocks } => {
@@ -115,7 +122,17 @@ impl Asks {
 impl World {
     /// A message goes to a wire.
     pub(super) fn says(&mut self, node: usize, conn: ConnId, message: &Message) {
-        self.nodes[node].asks.sent(conn, message);
+        let here = &mut self.nodes[node];
+        if let Message::WantBlock { blocks } | Message::WantHave { blocks, .. } = message {
+            let asks = &here.asks;
+            let vain = blocks.iter().find(|hash| {
+                here.store.contains_key(hash)
+                    && !asks.open.contains_key(hash)
+                    && !asks.withdrawn.contains(hash)
+            });
+            assert!(vain.is_none(), "node {node} asks for {vain:?}, which it has");
+        }
+        here.asks.sent(conn, message);
     }
 
     /// An engine hears something.

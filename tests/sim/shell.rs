@@ -6,9 +6,9 @@ use crate::{
     rules::SERVE_BYTES_MAX,
     world::*,
 };
-use barrow::engine::{ConnId, Engine, Input, Moment, Output};
+use barrow::engine::{CloseReason, ConnId, Engine, Input, Moment, Output};
 use barrow::{Block, Multihash, PeerId};
-use barrow_wire::{Message, Presence};
+use barrow_wire::Presence;
 use bytes::Bytes;
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,12 +22,14 @@ impl World {
                 Output::Connect { address, peer } => self.connect(node, address, peer),
                 Output::Close { conn, reason } => {
                     let (link, side) = end_of(conn);
+                    let calm = self.setting == Setting::Crowd;
+                    assert!(!calm || reason != CloseReason::Stalled, "{node} gives {conn:?} up");
                     self.closes(node, conn);
                     self.end_gone(link, side, reason);
                 }
                 Output::Send { conn, message } => {
-                    let cancel = matches!(message, Message::Cancel { .. });
-                    if cancel && self.plants(Plant::LostCancel) {
+                    let asks = &self.nodes[node].asks;
+                    if asks.takes_back(conn, &message) && self.plants(Plant::LostCancel) {
                         continue;
                     }
                     self.says(node, conn, &message);
