@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Lets bytes pass at a rate. A block passes whole once the one before it is paid off, so what
 /// passed never exceeds the rate by more than one block.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Bucket {
     bytes_per_second: u64,
     /// When all that passed is paid off.

@@ -17,14 +17,14 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 /// The longest wait after a failed dial.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Idle,
     Dialing,
     Connected(ConnId),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Entry {
     peer: Option<PeerId>,
     /// Dialed for ever.
@@ -41,7 +41,7 @@ struct Entry {
 }
 
 /// What may be dialed at which address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Dials {
     book: BTreeMap<SocketAddr, Entry>,
     dialing: usize,

@@ -4,7 +4,7 @@ use barrow_wire::{Cid, Message, Multihash, PeerId};
 use std::{net::SocketAddr, time::Duration};
 
 /// A moment of a monotonic clock, given by the shell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Duration);
 
 impl Moment {
@@ -29,7 +29,7 @@ pub struct ConnId(pub u64);
 pub struct JobId(pub u64);
 
 /// In which order a retrieval wants its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// As they were asked for: somebody reads them in this order.
     Sequential,

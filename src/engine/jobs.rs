@@ -5,7 +5,7 @@ use barrow_wire::{Cid, Multihash};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How far the search for a job's providers is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Search {
     NotYet,
     Running,
@@ -13,7 +13,7 @@ pub(super) enum Search {
 }
 
 /// One retrieval.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Job {
     pub root: Cid,
     pub order: Order,
@@ -82,7 +82,7 @@ impl Job {
 }
 
 /// All retrievals.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Jobs(BTreeMap<JobId, Job>);
 
 impl Jobs {

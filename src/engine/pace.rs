@@ -15,7 +15,7 @@ const PIPELINE_BYTES_MAX: u64 = 16 << 20;
 const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// What was measured of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Pace {
     /// Bytes a second, once something was delivered.
     rate: Option<u64>,
@@ -28,7 +28,7 @@ pub(super) struct Pace {
 }
 
 /// What had been delivered when a request was sent; with it a delivery yields a rate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Mark {
     delivered: u64,
     at: Moment,

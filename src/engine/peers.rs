@@ -23,7 +23,7 @@ const CROSSED_MAX: u32 = 1_024;
 const MESSAGES_MAX: u32 = 8_192;
 
 /// A block asked of a peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Request {
     pub hash: Multihash,
     /// Its length, or a guess.
@@ -41,7 +41,7 @@ pub(super) struct Request {
 }
 
 /// A connection and all that we want of the peer behind it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Peer {
     pub id: PeerId,
     pub remote: SocketAddr,
@@ -203,7 +203,7 @@ impl Peer {
 }
 
 /// What is remembered of a peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Record {
     offences: u32,
     /// Since the last block that it delivered.
@@ -215,7 +215,7 @@ struct Record {
 }
 
 /// All connections and records.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Peers {
     conns: BTreeMap<ConnId, Peer>,
     by_id: BTreeMap<PeerId, ConnId>,

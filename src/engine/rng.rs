@@ -1,7 +1,7 @@
 //! The engine's one source of chance: seeded, so that a run can be had again.
 
 /// `SplitMix64` (Steele, Lea and Flood, 2014): 64 bits of state, and good enough for ties and jitter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Rng(u64);
 
 impl Rng {

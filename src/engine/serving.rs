@@ -15,14 +15,14 @@ const AHEAD_BLOCKS_MIN: usize = 2;
 const LOOKUPS_MAX: usize = 4 * WANTS_MAX;
 
 /// A block that is being read or sent.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Sending {
     bytes: u64,
     cancelled: bool,
 }
 
 /// What the store was asked and has not said yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct LookUp {
     /// Whether a small block may be sent at once.
     inline: bool,
@@ -31,7 +31,7 @@ struct LookUp {
 }
 
 /// What one peer wants of us.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Client {
     /// Blocks that it waits for in its order, with their lengths if known.
     queue: VecDeque<(Multihash, Option<u32>)>,
@@ -62,7 +62,7 @@ impl Client {
 }
 
 /// What all peers want of us.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Serving {
     clients: BTreeMap<ConnId, Client>,
     /// Bytes read or about to be, and not yet sent.

@@ -4,7 +4,7 @@ use super::{ConnId, JobId, Moment};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
     /// A transfer on this connection may have become slow or silent.
     Transfer(ConnId),
@@ -21,7 +21,7 @@ pub(super) enum Timer {
 }
 
 /// Timers in the order in which they fall due.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Timers {
     due: BTreeSet<(Moment, Timer)>,
     at: BTreeMap<Timer, Moment>,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const OWNERS_MAX: usize = 2;
 
 /// What is known of a peer and a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Knows {
     /// It was asked; a small block may come as the answer.
     Asked { inline: bool },
@@ -20,7 +20,7 @@ pub(super) enum Knows {
     Bad,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Holder {
     pub conn: ConnId,
     pub knows: Knows,
@@ -28,7 +28,7 @@ pub(super) struct Holder {
 
 /// Which block goes first: smaller is sooner. Streams before bulk, streams in their order, bulk
 /// by rarity and then by chance, so that downloaders of one dataset do not all ask for one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     bulk: bool,
     rank: u64,
@@ -36,7 +36,7 @@ struct Key {
 }
 
 /// A block that somebody here waits for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Want {
     pub jobs: Vec<JobId>,
     pub asked_at: Moment,
@@ -92,7 +92,7 @@ impl Want {
 }
 
 /// All wants, and the order of those that have a holder and no owner.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Wants {
     wants: BTreeMap<Multihash, Want>,
     ready: BTreeSet<(Key, Multihash)>,
