@@ -25,7 +25,10 @@ pub use interface::{CloseReason, ConnId, Input, JobId, Moment, Order, Output, Wa
 pub use rng::Rng;
 pub use snapshot::{JobSnapshot, PeerSnapshot};
 
-use barrow_wire::{Message, Multihash, limits::INLINE_BLOCK_BYTES_MAX};
+use barrow_wire::{
+    Message, Multihash,
+    limits::{BLOCK_BYTES_MAX, INLINE_BLOCK_BYTES_MAX},
+};
 use bucket::Bucket;
 use dials::Dials;
 use jobs::Jobs;
@@ -192,14 +195,17 @@ impl Engine {
     }
 
     /// Whether a block of this hash and length may come on this connection now: asked for there,
-    /// or small and asked for in the place of an answer.
+    /// or small and asked for in the place of an answer, or asked for until just now and still
+    /// wanted of others.
     pub fn expects(&self, conn: ConnId, hash: &Multihash, len: usize) -> bool {
         let Some(peer) = self.peers.get(conn) else { return false };
         if peer.is_asked_for(hash) {
             return true;
         }
-        let knows = self.wants.get(hash).and_then(|want| want.knows(conn));
-        knows == Some(Knows::Asked { inline: true }) && len <= INLINE_BLOCK_BYTES_MAX
+        let Some(want) = self.wants.get(hash) else { return false };
+        let inline = want.knows(conn) == Some(Knows::Asked { inline: true });
+        let crossed = peer.may_have_crossed();
+        (inline && len <= INLINE_BLOCK_BYTES_MAX) || (crossed && len <= BLOCK_BYTES_MAX)
     }
 
     fn send(&mut self, conn: ConnId, message: Message) {

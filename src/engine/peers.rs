@@ -182,6 +182,11 @@ impl Peer {
         self.crossed = self.crossed.saturating_add(blocks).min(CROSSED_MAX);
     }
 
+    /// Whether a block that comes may be one whose wish was taken back.
+    pub(super) const fn may_have_crossed(&self) -> bool {
+        self.crossed > 0
+    }
+
     /// A block came that is not wanted: whether it may have crossed our change of mind.
     pub(super) fn crossed(&mut self) -> bool {
         let may = self.crossed > 0;

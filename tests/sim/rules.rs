@@ -129,6 +129,7 @@ impl World {
                 here.store.contains_key(hash)
                     && !asks.open.contains_key(hash)
                     && !asks.withdrawn.contains(hash)
+                    && !asks.inline.contains(hash)
             });
             assert!(vain.is_none(), "node {node} asks for {vain:?}, which it has");
         }

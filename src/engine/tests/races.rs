@@ -129,3 +129,20 @@ fn small_blocks_come_once_from_a_peer_that_delivers() {
     bench.deliver(b, 1, 100);
     assert_eq!(want_haves(&bench.want(&[2])), [(b, true, 1), (a, false, 1)]);
 }
+
+#[test]
+fn a_block_taken_from_a_slow_peer_is_welcome_if_it_comes_from_there_first() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1, 2]);
+    bench.presence(a, &[(1, HAVE), (2, HAVE)]);
+    let (b, _) = bench.connect(2);
+    bench.presence(b, &[(1, HAVE), (2, HAVE)]);
+    let said = bench.pass(2_500 * MS);
+    assert_eq!((cancelled(&said, a), asked(&said, b).len()), (1, 2));
+    let said = bench.deliver(a, 2, 65_536);
+    assert_eq!(cancelled(&said, b), 1);
+    assert_eq!(bench.engine.peers()[0].offences, 0);
+    assert!(!bench.engine.expects(a, &hash(2), 65_536));
+}
