@@ -1,8 +1,13 @@
 //! Many engines with real sessions on one seed: a network with delay, bandwidth, lost
 //! connections, partitions and churn, and peers that send garbage, lie, fall silent or flood.
 //!
-//! `cargo test --test sim` runs 50 seeds; `BARROW_SIM_SEEDS=20000` that many; a seed that fails
-//! is printed, and `BARROW_SIM_SEED=N` runs it alone.
+//! `cargo test --test sim` runs 50 seeds of each setting; `BARROW_SIM_SEEDS=20000` that many; a
+//! seed that fails is printed, and `BARROW_SIM_SEED=N` runs it alone, with its whole trace where
+//! `BARROW_SIM_LOG=1` asks for it. `BARROW_SIM_PLANT_SEEDS=200` says in how many seeds each
+//! planted fault is found, `BARROW_MODEL_STATES` how many states the model checker looks at.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a rule looks at a few of many messages")]
 
 mod bytes_between;
 mod model;

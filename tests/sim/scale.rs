@@ -90,7 +90,7 @@ impl Swarm {
         let node = |n: usize| {
             let mut config = EngineConfig::new(peer(n), seed.wrapping_add(n as u64));
             config.connections_max = NEIGHBOURS * 4;
-            let seeds = n % SEEDER_EVERY == 0;
+            let seeds = n.is_multiple_of(SEEDER_EVERY);
             Node {
                 engine: Engine::new(config),
                 has: [seeds; BLOCKS],

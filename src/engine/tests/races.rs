@@ -3,9 +3,14 @@
 use super::*;
 
 fn sent(outputs: &[Output], conn: ConnId) -> Vec<Message> {
-    let messages = outputs.iter().filter_map(|output| match output {
-        Output::Send { conn: to, message } if *to == conn => Some(message.clone()),
-        _ => None,
+    let messages = outputs.iter().filter_map(|output| {
+        if let Output::Send { conn: to, message } = output
+            && *to == conn
+        {
+            Some(message.clone())
+        } else {
+            None
+        }
     });
     messages.collect()
 }
