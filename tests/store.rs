@@ -1,5 +1,7 @@
 //! The promises of the LocalStore and its disk threads, on a real file system.
 
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
 use barrow::{
     Block, Cid, Codec, Pool,
     disk::{DatasetInfo, Disk},

@@ -1,5 +1,7 @@
 //! The house style, and who may use whom: what can be checked of it is checked here.
 
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

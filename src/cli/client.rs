@@ -8,6 +8,9 @@ use std::{
 };
 use ureq::{Agent, Body, SendBody, http::Response};
 
+/// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
+pub type Content = (u16, Option<u64>, Box<dyn Read>);
+
 /// A serving node, as its `node.json` tells of it.
 pub struct Client {
     agent: Agent,
@@ -76,11 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// What the node says.
-    pub fn get_content(
-        &self,
-        path: &str,
-        from: u64,
-    ) -> Result<(u16, Option<u64>, Box<dyn Read>), ApiError> {
+    pub fn get_content(&self, path: &str, from: u64) -> Result<Content, ApiError> {
         let mut request = self.agent.get(format!("{}{path}", self.base));
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));

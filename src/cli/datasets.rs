@@ -1,6 +1,9 @@
 //! Commands on what is stored: get, pin, ls and the like.
 
-use super::{Access, CliError, args::Args, human, output, progress::Progress, settings::Settings};
+use super::{
+    Access, CliError, args::Args, client::Content, human, output, progress::Progress,
+    settings::Settings,
+};
 use crate::{node::ResolvedKind, store_stream::Scope};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
@@ -73,9 +76,6 @@ fn get_to_file(access: &Access, cid: &Cid, path: &[String], file: &Path) -> Resu
     out.sync_all().map_err(named)?;
     fs::rename(&part, file).map_err(named)
 }
-
-/// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
-type Content = (u16, Option<u64>, Box<dyn Read>);
 
 fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Content, CliError> {
     match access {
@@ -158,7 +158,10 @@ pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
 pub(super) fn unpin(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let cid = cid_operand(args)?;
     with_access(settings, |access| match access {
-        Access::Serving(client) => Ok(drop(client.delete(&format!("/api/v1/pins/{cid}"))?)),
+        Access::Serving(client) => {
+            client.delete(&format!("/api/v1/pins/{cid}"))?;
+            Ok(())
+        }
         Access::Own(node) => match node.unpin(&cid)? {
             true => Ok(()),
             false => Err(not_stored(&cid)),

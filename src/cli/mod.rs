@@ -95,7 +95,14 @@ impl From<StoreError> for CliError {
             StoreError::Locked => {
                 Self::Locked(format!("{error}, and it does not answer; stop it first"))
             }
-            _ => Self::Failed(error.to_string()),
+            StoreError::Io(_)
+            | StoreError::Index(_)
+            | StoreError::BadIndex
+            | StoreError::Newer(_)
+            | StoreError::ReadOnly(_)
+            | StoreError::OverQuota
+            | StoreError::NotStorable
+            | StoreError::Closed => Self::Failed(error.to_string()),
         }
     }
 }

@@ -74,7 +74,12 @@ impl File {
             toml::Value::String(text) => Ok(text.clone()),
             toml::Value::Integer(number) => Ok(number.to_string()),
             toml::Value::Boolean(switch) => Ok(switch.to_string()),
-            _ => Err(format!("the setting {name:?} is text, a number or a list of text")),
+            toml::Value::Float(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)
+            | toml::Value::Table(_) => {
+                Err(format!("the setting {name:?} is text, a number or a list of text"))
+            }
         };
         match self.0.get(name) {
             None => Ok(Vec::new()),

@@ -86,7 +86,8 @@ impl Head {
             return Err(HeadError::Bad("the method is malformed"));
         }
         // Neither the absolute nor the authority form: we are no proxy.
-        if !target.starts_with('/') && !(method == "OPTIONS" && target == "*") {
+        let is_whole_server = method == "OPTIONS" && target == "*";
+        if !target.starts_with('/') && !is_whole_server {
             return Err(HeadError::Bad("the request's target must begin with a slash"));
         }
         let headers: Vec<(String, String)> = request

@@ -93,7 +93,7 @@ pub struct ReactorHandle {
 }
 
 impl ReactorHandle {
-    /// Tells the engine something. Waits while [`COMMANDS_MAX`] commands stand before it; after
+    /// Tells the engine something. Waits while 1,024 commands stand before it; after
     /// the reactor's end nothing happens.
     pub fn send(&self, input: Input) {
         self.command(Command::Input(input));

@@ -88,7 +88,7 @@ pub enum UnixFsError {
     Unsupported,
     /// Lengths that do not add up.
     WrongSize,
-    /// Deeper than [`walk::DEPTH_MAX`] nodes.
+    /// Deeper than 32 nodes.
     TooDeep,
     /// A directory where a file was expected.
     IsDirectory,

@@ -2,7 +2,7 @@
 //!
 //! `BARROW_FLOW_MIB` sets the size of the large file (48 by default).
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports by a panic")]
 
 mod hostile;
 #[allow(dead_code)]
