@@ -1,6 +1,9 @@
 //! Links of a block, by its codec.
 
-use crate::unixfs::{PbNode, UnixFsError};
+use crate::{
+    dag_cbor,
+    unixfs::{PbNode, UnixFsError},
+};
 use barrow_wire::{Cid, Codec};
 use bytes::Bytes;
 
@@ -12,6 +15,9 @@ pub fn links(cid: &Cid, block: &Bytes) -> Result<Vec<Cid>, UnixFsError> {
     match cid.codec() {
         Codec::Raw => Ok(Vec::new()),
         Codec::DagPb => Ok(PbNode::parse(block)?.links.iter().map(|link| link.cid).collect()),
-        Codec::DagCbor | Codec::DagJson | Codec::Other(_) => Err(UnixFsError::Unsupported),
+        Codec::DagCbor => dag_cbor::Value::decode(block)
+            .map(|value| value.links())
+            .map_err(|_| UnixFsError::Malformed),
+        Codec::DagJson | Codec::Other(_) => Err(UnixFsError::Unsupported),
     }
 }

@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod pool;
 
 pub mod dag;
+pub mod dag_cbor;
 pub mod engine;
 pub mod local_store;
 pub mod unixfs;
