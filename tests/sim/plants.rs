@@ -82,7 +82,7 @@ fn a_leaked_read_ahead_is_found() {
 
 #[test]
 fn a_want_that_came_too_late_is_found() {
-    found(Plant::StaleWants, Setting::Crowd, 20);
+    found(Plant::StaleWants, Setting::Crowd, 10);
 }
 
 #[test]
