@@ -4,6 +4,13 @@
 //!
 //! `cargo bench --bench download`
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a bench prints, and ends at what fails"
+)]
+
 mod ceiling;
 mod common;
 #[allow(dead_code)]

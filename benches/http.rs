@@ -3,6 +3,13 @@
 //!
 //! `cargo bench --bench http`
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a bench prints, and ends at what fails"
+)]
+
 mod common;
 #[allow(dead_code)]
 #[path = "../tests/flow/node.rs"]

@@ -2,6 +2,13 @@
 //!
 //! `cargo bench --bench local_store`
 
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a bench prints, and ends at what fails"
+)]
+
 mod common;
 
 use barrow::{
