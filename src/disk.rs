@@ -18,7 +18,7 @@ use std::{
     io,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 32 MiB.
@@ -33,6 +33,10 @@ const SHARED_READERS_MAX: usize = 4;
 const COMMIT_BYTES: u64 = 8 << 20;
 /// Time after which the index is committed although nobody waits.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes that a crash may make the next start read again.
+const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
+/// Blocks of which it is remembered until the next commit that they were read.
+const TOUCHED_MAX: usize = 4_096;
 /// Blocks that one step of `verify` takes from the index.
 const VERIFY_BATCH: u32 = 256;
 
@@ -67,6 +71,8 @@ struct Shared {
     /// The first write error of each dataset, told when it is to be finished.
     failed: Mutex<HashMap<DatasetId, StoreError>>,
     read_only: Mutex<Option<String>>,
+    /// Blocks that were read: the cache goes in the order of its last use.
+    touched: Mutex<HashSet<Multihash>>,
 }
 
 /// How far a `verify` is, and what it found.
@@ -102,6 +108,7 @@ impl Disk {
             threads: Mutex::default(),
             failed: Mutex::default(),
             read_only: Mutex::default(),
+            touched: Mutex::default(),
         });
         let mut threads = Vec::new();
         for n in 0..READERS {
@@ -220,6 +227,11 @@ impl Disk {
         }
         self.with_reader(|reader| {
             let block = reader.get(hash, &self.0.pool)?;
+            let mut touched = self.0.touched.lock();
+            if touched.len() < TOUCHED_MAX {
+                touched.insert(*hash);
+            }
+            drop(touched);
             if block.is_none() && reader.is_damaged(hash, &self.0.pool)? {
                 self.quarantine(hash);
             }
@@ -465,7 +477,13 @@ impl Disk {
 
     /// Commits, and lets go of the blocks that the index has now.
     fn commit(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
-        if let Err(error) = store.commit() {
+        store.set_time(unix_seconds());
+        let touched = std::mem::take(&mut *self.0.touched.lock());
+        let noted = touched.iter().try_for_each(|hash| store.touch(hash));
+        let committed = noted.and_then(|()| {
+            if store.unsynced_bytes() >= UNSYNCED_BYTES_MAX { store.sync() } else { store.commit() }
+        });
+        if let Err(error) = committed {
             log::error!("the index cannot be written: {error}");
         }
         if store.read_only().is_some() {
@@ -478,6 +496,11 @@ impl Disk {
         // Their buffers go back to the pool outside the lock.
         drop(released);
     }
+}
+
+fn unix_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn have(len: usize) -> Presence {

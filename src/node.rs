@@ -171,7 +171,7 @@ impl Node {
         let options = StoreOptions {
             quota_bytes: config.quota_bytes,
             cache_kib: limits.index_cache_kib,
-            create: true,
+            ..StoreOptions::default()
         };
         let store = LocalStore::open(&config.data_dir, options)?;
         let identity =

@@ -4,26 +4,73 @@
 use super::{Dataset, StoreError, record::HEADER_BYTES};
 use barrow_wire::Multihash;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// The version of the tables; an index of another one is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// A reference names its block by its first 9 bytes: two blocks that share them keep each other,
 /// which costs space and never a block.
 const SCHEMA: &str = "
 CREATE TABLE blocks(
-  hash BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL
+  hash BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
+  used INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE refs(
   prefix BLOB NOT NULL, dataset INTEGER NOT NULL, PRIMARY KEY(prefix, dataset)
 ) WITHOUT ROWID;
 CREATE TABLE datasets(id INTEGER PRIMARY KEY, root BLOB NOT NULL UNIQUE, info TEXT NOT NULL);
-CREATE TABLE packs(number INTEGER PRIMARY KEY, indexed INTEGER NOT NULL);
-CREATE TABLE counts(blocks INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT INTO counts VALUES(0, 0);
+CREATE TABLE packs(
+  number INTEGER PRIMARY KEY, indexed INTEGER NOT NULL, synced INTEGER NOT NULL,
+  live INTEGER NOT NULL
+);
+CREATE TABLE counts(blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, next_dataset INTEGER NOT NULL);
+INSERT INTO counts VALUES(0, 0, 1);
 ";
 const PREFIX_BYTES: usize = 9;
+
+/// The store's figures, kept in memory and written with each commit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) blocks: u64,
+    /// Bytes of the blocks' records.
+    pub(super) bytes: u64,
+    pub(super) next_dataset: u64,
+    pub(super) packs: BTreeMap<u32, PackTally>,
+}
+
+/// The figures of one pack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PackTally {
+    /// Up to here its records are in the index.
+    pub(super) indexed: u64,
+    /// Up to here it outlives a power cut; what the index says of records behind is checked after
+    /// a crash.
+    pub(super) synced: u64,
+    /// Bytes of the records of blocks that are here.
+    pub(super) live: u64,
+    is_changed: bool,
+}
+
+impl Tally {
+    pub(super) fn pack(&mut self, number: u32) -> &mut PackTally {
+        let pack = self.packs.entry(number).or_default();
+        pack.is_changed = true;
+        pack
+    }
+
+    pub(super) fn add(&mut self, place: Place) {
+        self.blocks += 1;
+        self.bytes += place.record_bytes();
+        self.pack(place.pack).live += place.record_bytes();
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        self.blocks -= 1;
+        self.bytes -= place.record_bytes();
+        self.pack(place.pack).live -= place.record_bytes();
+    }
+}
 
 /// Where a block's record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +80,12 @@ pub(super) struct Place {
     pub(super) len: u32,
 }
 
+impl Place {
+    pub(super) fn record_bytes(self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.len)
+    }
+}
+
 /// Opens the index for writing; `None` if what is there cannot be used.
 pub(super) fn open(path: &Path, cache_kib: usize) -> Result<Option<Connection>, rusqlite::Error> {
     let index = Connection::open(path)?;
@@ -40,6 +93,11 @@ pub(super) fn open(path: &Path, cache_kib: usize) -> Result<Option<Connection>, 
     index.pragma_update(None, "journal_mode", "WAL")?;
     // A commit lost in a power cut is found again in the packs.
     index.pragma_update(None, "synchronous", "NORMAL")?;
+    prepare(index)
+}
+
+/// Makes the tables of a new index; `None` if what is there is of another version.
+pub fn prepare(index: Connection) -> Result<Option<Connection>, rusqlite::Error> {
     let version: i64 = index.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let tables: i64 =
         index.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -78,38 +136,66 @@ pub(super) fn place(index: &Connection, hash: &Multihash) -> Result<Option<Place
     Ok(place.optional()?)
 }
 
-/// Remembers a block; `false` if it was known.
+/// Remembers a block that was not known.
 pub(super) fn insert_block(
     index: &Connection,
     hash: &Multihash,
     place: Place,
-) -> Result<bool, StoreError> {
-    let inserted = index
-        .prepare_cached("INSERT OR IGNORE INTO blocks VALUES(?1, ?2, ?3, ?4)")?
-        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len])?;
-    if inserted == 1 {
-        count(index, 1, place.len)?;
-    }
-    Ok(inserted == 1)
+    used: u32,
+) -> Result<(), StoreError> {
+    index.prepare_cached("INSERT INTO blocks VALUES(?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        hash.to_bytes(),
+        place.pack,
+        signed(place.offset),
+        place.len,
+        used
+    ])?;
+    Ok(())
 }
 
-/// Forgets a block; gives its place if it was known.
-pub(super) fn delete_block(
+/// Another place of a known block.
+pub(super) fn move_block(
     index: &Connection,
     hash: &Multihash,
-) -> Result<Option<Place>, StoreError> {
-    let Some(found) = place(index, hash)? else { return Ok(None) };
-    index.prepare_cached("DELETE FROM blocks WHERE hash = ?1")?.execute([hash.to_bytes()])?;
-    count(index, -1, found.len)?;
-    Ok(Some(found))
+    place: Place,
+) -> Result<(), StoreError> {
+    index
+        .prepare_cached("UPDATE blocks SET pack = ?2, offset = ?3, len = ?4 WHERE hash = ?1")?
+        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len])?;
+    Ok(())
 }
 
-fn count(index: &Connection, blocks: i64, len: u32) -> Result<(), StoreError> {
-    let record_bytes = signed(HEADER_BYTES as u64) + i64::from(len);
+/// Notes when a block was last used.
+pub(super) fn touch(index: &Connection, hash: &Multihash, used: u32) -> Result<(), StoreError> {
     index
-        .prepare_cached("UPDATE counts SET blocks = blocks + ?1, bytes = bytes + ?2")?
-        .execute([blocks, blocks * record_bytes])?;
+        .prepare_cached("UPDATE blocks SET used = ?2 WHERE hash = ?1 AND used < ?2")?
+        .execute(params![hash.to_bytes(), used])?;
     Ok(())
+}
+
+/// Forgets a block.
+pub(super) fn delete_block(index: &Connection, hash: &Multihash) -> Result<(), StoreError> {
+    index.prepare_cached("DELETE FROM blocks WHERE hash = ?1")?.execute([hash.to_bytes()])?;
+    Ok(())
+}
+
+/// Forgets the blocks of a pack from an offset on; gives how many, and bytes of their records.
+pub(super) fn delete_blocks_from(
+    index: &Connection,
+    pack: u32,
+    offset: u64,
+) -> Result<(u64, u64), StoreError> {
+    let (blocks, bytes): (i64, i64) = index.query_row(
+        "SELECT count(*), ifnull(sum(len), 0) FROM blocks WHERE pack = ?1 AND offset >= ?2",
+        params![pack, signed(offset)],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    index.execute(
+        "DELETE FROM blocks WHERE pack = ?1 AND offset >= ?2",
+        params![pack, signed(offset)],
+    )?;
+    let blocks = unsigned(blocks);
+    Ok((blocks, unsigned(bytes) + blocks * HEADER_BYTES as u64))
 }
 
 /// Blocks, and bytes of their records.
@@ -154,11 +240,12 @@ pub(super) fn delete_dangling_refs(index: &Connection) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Some blocks that no dataset refers to.
+/// Some blocks that no dataset refers to, those first that were not used for the longest time.
 pub(super) fn unreferenced(index: &Connection, limit: u32) -> Result<Vec<Multihash>, StoreError> {
     let mut statement = index.prepare_cached(
         "SELECT hash FROM blocks
-         WHERE NOT EXISTS (SELECT 1 FROM refs WHERE prefix = substr(hash, 1, 9)) LIMIT ?1",
+         WHERE NOT EXISTS (SELECT 1 FROM refs WHERE prefix = substr(hash, 1, 9))
+         ORDER BY used, pack, offset LIMIT ?1",
     )?;
     collect_hashes(statement.query([limit])?)
 }
@@ -230,22 +317,61 @@ fn parse_dataset(info: &str) -> Result<Dataset, StoreError> {
     serde_json::from_str(info).map_err(|_| StoreError::BadIndex)
 }
 
-/// The largest id that a dataset has.
-pub(super) fn last_dataset(index: &Connection) -> Result<u64, StoreError> {
-    Ok(unsigned(index.query_row("SELECT ifnull(max(id), 0) FROM datasets", [], |r| r.get(0))?))
+/// The description of a dataset, as it is stored.
+pub(super) fn description(index: &Connection, id: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT info FROM datasets WHERE id = ?1")?;
+    let info: Option<String> = statement.query_row([signed(id)], |row| row.get(0)).optional()?;
+    Ok(info.map(String::into_bytes))
 }
 
-/// Up to where a pack's records are in the index.
-pub(super) fn indexed(index: &Connection, pack: u32) -> Result<u64, StoreError> {
-    let mut statement = index.prepare_cached("SELECT indexed FROM packs WHERE number = ?1")?;
-    let indexed = statement.query_row([pack], |row| row.get(0)).optional()?;
-    Ok(indexed.map_or(0, unsigned))
+/// Whether there is a dataset of this id.
+pub(super) fn has_dataset(index: &Connection, id: u64) -> Result<bool, StoreError> {
+    let mut statement = index.prepare_cached("SELECT 1 FROM datasets WHERE id = ?1")?;
+    Ok(statement.exists([signed(id)])?)
 }
 
-pub(super) fn set_indexed(index: &Connection, pack: u32, to: u64) -> Result<(), StoreError> {
+/// Reads the figures.
+pub(super) fn load_tally(index: &Connection) -> Result<Tally, StoreError> {
+    let mut tally = index.query_row("SELECT * FROM counts", [], |row| {
+        Ok(Tally {
+            blocks: unsigned(row.get(0)?),
+            bytes: unsigned(row.get(1)?),
+            next_dataset: unsigned(row.get(2)?),
+            packs: BTreeMap::new(),
+        })
+    })?;
+    let mut statement = index.prepare_cached("SELECT * FROM packs")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let pack = PackTally {
+            indexed: unsigned(row.get(1)?),
+            synced: unsigned(row.get(2)?),
+            live: unsigned(row.get(3)?),
+            is_changed: false,
+        };
+        tally.packs.insert(row.get(0)?, pack);
+    }
+    Ok(tally)
+}
+
+/// Writes the figures that changed.
+pub(super) fn save_tally(index: &Connection, tally: &mut Tally) -> Result<(), StoreError> {
     index
-        .prepare_cached("INSERT OR REPLACE INTO packs VALUES(?1, ?2)")?
-        .execute(params![pack, signed(to)])?;
+        .prepare_cached("UPDATE counts SET blocks = ?1, bytes = ?2, next_dataset = ?3")?
+        .execute([tally.blocks, tally.bytes, tally.next_dataset].map(signed))?;
+    for (number, pack) in &mut tally.packs {
+        if std::mem::take(&mut pack.is_changed) {
+            index.prepare_cached("INSERT OR REPLACE INTO packs VALUES(?1, ?2, ?3, ?4)")?.execute(
+                params![number, signed(pack.indexed), signed(pack.synced), signed(pack.live)],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a pack that is no more.
+pub(super) fn delete_pack(index: &Connection, number: u32) -> Result<(), StoreError> {
+    index.prepare_cached("DELETE FROM packs WHERE number = ?1")?.execute([number])?;
     Ok(())
 }
 

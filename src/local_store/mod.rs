@@ -3,20 +3,25 @@
 //! One [`LocalStore`] writes, any number of [`StoreReader`]s read beside it. A block that was
 //! appended is found once its batch was committed; it outlives a power cut once it was synced.
 
+mod compaction;
 mod dataset;
 mod index;
+pub mod medium;
 mod pack;
 mod reader;
 mod record;
 mod recovery;
 
 pub use dataset::{Dataset, DatasetId, DatasetInfo};
+#[doc(hidden)]
+pub use index::prepare as prepare_index;
 pub use reader::StoreReader;
 
 use crate::block::Block;
 use barrow_wire::{Cid, Multihash};
-use index::Place;
-use pack::{OpenPack, PACK_BYTES_MAX};
+use index::{Place, Tally};
+use medium::{Directory, Medium};
+use pack::OpenPack;
 use record::{Header, Kind};
 use rusqlite::Connection;
 use std::{
@@ -25,12 +30,19 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The version of the data directory, kept in its file VERSION.
 const DIRECTORY_VERSION: &str = "1";
 /// Blocks forgotten in one batch of `gc` or `remove_dataset`.
-const GC_BATCH: u32 = 1_024;
+const GC_BATCH: u32 = 4_096;
+/// Blocks of cache forgotten at a time to make room, at most.
+const EVICTION_BATCH: u32 = 4_096;
+/// The share of the quota that is made free at a time.
+const EVICTION_SHARE: u64 = 64;
+/// File systems give space back in pages.
+const PAGE_BYTES: u64 = 4_096;
 
 /// What went wrong in the store.
 #[derive(Debug)]
@@ -105,11 +117,13 @@ pub struct StoreOptions {
     pub cache_kib: usize,
     /// Make the directory if there is no store.
     pub create: bool,
+    /// A pack that has this many bytes is left, and the next one begun.
+    pub pack_bytes_max: u64,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { quota_bytes: None, cache_kib: 2_048, create: true }
+        Self { quota_bytes: None, cache_kib: 2_048, create: true, pack_bytes_max: 1 << 30 }
     }
 }
 
@@ -135,19 +149,27 @@ pub struct Removed {
 /// assert_eq!(store.reader().unwrap().get(block.hash(), &pool).unwrap(), Some(block));
 /// ```
 pub struct LocalStore {
-    dir: PathBuf,
+    medium: Arc<dyn Medium>,
     options: StoreOptions,
     index: Connection,
     pack: OpenPack,
+    tally: Tally,
     /// A transaction is open.
     in_batch: bool,
     batch_bytes: u64,
+    /// Bytes of the packs on disk.
+    held_bytes: u64,
+    /// Where blocks were that are forgotten: their space is given back after the next sync.
+    freed: Vec<Place>,
+    /// Blocks have moved since the last sync.
+    has_moved: bool,
     /// Blocks and bytes of datasets that are being stored.
     open_datasets: BTreeMap<u64, (u64, u64)>,
-    next_dataset: u64,
+    /// Seconds of Unix time, as far as the store was told.
+    now: u32,
     read_only: Option<String>,
     /// Held as long as the store is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl LocalStore {
@@ -157,21 +179,38 @@ impl LocalStore {
     /// [`StoreError::Locked`], [`StoreError::Missing`], [`StoreError::Newer`]; or the file system.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let lock = prepare_dir(dir, options.create)?;
-        let index = recovery::open_index(dir, options.cache_kib)?;
-        let pack = recovery::recover(dir, &index)?;
-        let next_dataset = index::last_dataset(&index)? + 1;
-        let open_datasets = BTreeMap::new();
+        let medium = Arc::new(Directory::new(dir, options.cache_kib));
+        let mut store = Self::open_on(medium, options)?;
+        store.medium.set_reserve(true);
+        store._lock = Some(lock);
+        Ok(store)
+    }
+
+    /// Opens a store on something else than a directory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(medium: Arc<dyn Medium>, options: StoreOptions) -> Result<Self, StoreError> {
+        let recovery::Recovered { index, pack, tally } = recovery::recover(&*medium)?;
+        let mut held_bytes = 0;
+        for number in medium.packs()? {
+            held_bytes += medium.read_pack(number)?.allocated()?;
+        }
         Ok(Self {
-            dir: dir.into(),
+            medium,
             options,
             index,
             pack,
+            tally,
             in_batch: false,
             batch_bytes: 0,
-            open_datasets,
-            next_dataset,
+            held_bytes,
+            freed: Vec::new(),
+            has_moved: false,
+            open_datasets: BTreeMap::new(),
+            now: 0,
             read_only: None,
-            _lock: lock,
+            _lock: None,
         })
     }
 
@@ -180,7 +219,21 @@ impl LocalStore {
     /// # Errors
     /// If the index cannot be opened.
     pub fn reader(&self) -> Result<StoreReader, StoreError> {
-        StoreReader::open(&self.dir, self.options.cache_kib)
+        StoreReader::open(self.medium.clone())
+    }
+
+    /// Tells the time, in seconds of Unix time: cache goes in the order of its last use.
+    pub fn set_time(&mut self, now: u32) {
+        self.now = now;
+    }
+
+    /// Notes that a block was read.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub fn touch(&mut self, hash: &Multihash) -> Result<(), StoreError> {
+        self.begin()?;
+        index::touch(&self.index, hash, self.now)
     }
 
     /// Appends a block, unless it is here; `dataset` refers to it then.
@@ -199,7 +252,8 @@ impl LocalStore {
         let header = Header::new(Kind::Put, id, Some(*hash), block.data());
         let offset = self.append(&header, block.data())?;
         let place = Place { pack: self.pack.number, offset, len: header.len };
-        index::insert_block(&self.index, hash, place)?;
+        index::insert_block(&self.index, hash, place, self.now)?;
+        self.tally.add(place);
         if let Some(id) = dataset {
             self.note_ref(id, hash, block.len() as u64)?;
         }
@@ -242,8 +296,8 @@ impl LocalStore {
 
     /// Begins a dataset: its blocks are kept while it is being stored.
     pub fn begin_dataset(&mut self) -> DatasetId {
-        let id = self.next_dataset;
-        self.next_dataset += 1;
+        let id = self.tally.next_dataset;
+        self.tally.next_dataset += 1;
         self.open_datasets.insert(id, (0, 0));
         DatasetId(id)
     }
@@ -319,16 +373,30 @@ impl LocalStore {
         self.begin()?;
         let Some(hash) = root.multihash() else { return Ok(None) };
         let Some((id, _)) = index::dataset(&self.index, &hash)? else { return Ok(None) };
-        let mut removed = Removed::default();
-        self.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
-        index::delete_dataset(&self.index, id)?;
-        // The dataset must be gone for good before the first of its blocks is.
-        self.sync()?;
-        self.begin()?;
-        self.sweep(|index| index::only_of(index, id, GC_BATCH), &mut removed)?;
-        index::delete_refs(&self.index, id)?;
-        self.sync()?;
-        Ok(Some(removed))
+        self.on_reserve(|store| {
+            let mut removed = Removed::default();
+            store.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
+            index::delete_dataset(&store.index, id)?;
+            // The dataset must be gone for good before the first of its blocks is.
+            store.sync()?;
+            store.sweep(|index| index::only_of(index, id, GC_BATCH), &mut removed)?;
+            store.begin()?;
+            index::delete_refs(&store.index, id)?;
+            store.sync()?;
+            store.compact()?;
+            Ok(Some(removed))
+        })
+    }
+
+    /// Does something that gives space back, with the reserve if there is no other space.
+    fn on_reserve<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.medium.set_reserve(false);
+        let done = act(self);
+        self.medium.set_reserve(true);
+        done
     }
 
     /// Removes datasets that are not pinned, and all blocks that no dataset refers to.
@@ -336,21 +404,22 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::put`].
     pub fn gc(&mut self) -> Result<Removed, StoreError> {
-        self.begin()?;
-        for dataset in index::datasets(&self.index)? {
-            if !dataset.info.pinned
-                && let Some(root) = dataset.root_hash()
-                && let Some((id, _)) = index::dataset(&self.index, &root)?
-            {
-                self.forget(id)?;
+        self.on_reserve(|store| {
+            store.begin()?;
+            for dataset in index::datasets(&store.index)? {
+                if !dataset.info.pinned
+                    && let Some(root) = dataset.root_hash()
+                    && let Some((id, _)) = index::dataset(&store.index, &root)?
+                {
+                    store.forget(id)?;
+                }
             }
-        }
-        self.sync()?;
-        self.begin()?;
-        let mut removed = Removed::default();
-        self.sweep(|index| index::unreferenced(index, GC_BATCH), &mut removed)?;
-        self.sync()?;
-        Ok(removed)
+            store.sync()?;
+            let mut removed = Removed::default();
+            store.sweep(|index| index::unreferenced(index, GC_BATCH), &mut removed)?;
+            store.compact()?;
+            Ok(removed)
+        })
     }
 
     fn sweep(
@@ -363,9 +432,11 @@ impl LocalStore {
             if batch.is_empty() {
                 return Ok(());
             }
+            self.begin()?;
             for hash in &batch {
                 self.delete(hash, removed)?;
             }
+            self.sync()?;
         }
     }
 
@@ -379,9 +450,11 @@ impl LocalStore {
     }
 
     fn delete(&mut self, hash: &Multihash, removed: &mut Removed) -> Result<(), StoreError> {
-        if let Some(place) = index::delete_block(&self.index, hash)? {
+        if let Some(place) = index::place(&self.index, hash)? {
             self.append(&Header::new(Kind::Delete, 0, Some(*hash), &[]), &[])?;
-            recovery::give_back(&self.dir, place)?;
+            index::delete_block(&self.index, hash)?;
+            self.tally.remove(place);
+            self.freed.push(place);
             removed.blocks += 1;
             removed.bytes += u64::from(place.len);
         }
@@ -391,37 +464,49 @@ impl LocalStore {
     /// Frees cache until `bytes` more fit the quota.
     fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
         let Some(quota) = self.options.quota_bytes else { return Ok(()) };
-        while index::counts(&self.index)?.1 + bytes > quota {
-            let orphans = index::unreferenced(&self.index, 16)?;
-            if orphans.is_empty() {
-                return Err(StoreError::OverQuota);
+        while self.held_bytes + bytes > quota {
+            let orphans = index::unreferenced(&self.index, EVICTION_BATCH)?;
+            let held_before = self.held_bytes;
+            // Some more than is needed, so that the next block need not wait for a sync as well.
+            let wanted = (self.held_bytes + bytes - quota).max(quota / EVICTION_SHARE);
+            let mut removed = Removed::default();
+            for hash in &orphans {
+                if removed.bytes < wanted {
+                    self.delete(hash, &mut removed)?;
+                }
             }
-            for hash in orphans {
-                self.delete(&hash, &mut Removed::default())?;
+            self.sync()?;
+            self.compact()?;
+            self.begin()?;
+            if orphans.is_empty() && self.held_bytes >= held_before {
+                return Err(StoreError::OverQuota);
             }
         }
         Ok(())
     }
 
     fn append(&mut self, header: &Header, payload: &[u8]) -> Result<u64, StoreError> {
-        if self.pack.end() >= PACK_BYTES_MAX {
+        if self.pack.end() >= self.options.pack_bytes_max {
             self.next_pack()?;
         }
         let offset = self.pack.end();
-        let appended =
-            self.pack.append(&header.to_bytes()).and_then(|()| self.pack.append(payload));
+        let appended = self
+            .pack
+            .append(&header.to_bytes(self.pack.seed))
+            .and_then(|()| self.pack.append(payload));
         if let Err(error) = appended {
             // The torn record must not stand before what is appended next.
             self.pack.rewind(offset).map_err(|error| self.fail(&error))?;
             return Err(error.into());
         }
         self.batch_bytes += header.record_bytes();
+        self.held_bytes += header.record_bytes();
         Ok(offset)
     }
 
     fn next_pack(&mut self) -> Result<(), StoreError> {
         self.sync()?;
-        self.pack = OpenPack::create(&self.dir.join("packs"), self.pack.number + 1)?;
+        self.pack = OpenPack::create(&*self.medium, self.pack.number + 1)?;
         self.begin()
     }
 
@@ -446,29 +531,79 @@ impl LocalStore {
     /// # Errors
     /// If the file system or SQLite fails.
     pub fn commit(&mut self) -> Result<(), StoreError> {
+        // Where a block moved from is not looked at again after a crash.
+        if self.has_moved {
+            return self.sync();
+        }
+        if let Some(reason) = &self.read_only {
+            return Err(StoreError::ReadOnly(reason.clone()));
+        }
         if self.in_batch {
             self.pack.flush()?;
-            index::set_indexed(&self.index, self.pack.number, self.pack.end())?;
+            let end = self.pack.end();
+            self.tally.pack(self.pack.number).indexed = end;
+            index::save_tally(&self.index, &mut self.tally)?;
             self.index.execute_batch("COMMIT")?;
             self.in_batch = false;
             self.batch_bytes = 0;
+            self.medium.committed(&mut self.index);
         }
         Ok(())
     }
 
-    /// Makes everything appended so far outlive a power cut, and commits.
+    /// Bytes appended since the last sync.
+    pub fn unsynced_bytes(&self) -> u64 {
+        let synced = self.tally.packs.get(&self.pack.number).map_or(0, |pack| pack.synced);
+        self.pack.end().saturating_sub(synced)
+    }
+
+    /// Makes everything appended so far outlive a power cut, commits, and gives the space of
+    /// forgotten blocks back.
     ///
     /// # Errors
     /// After a failed sync the store is read-only: what the kernel dropped is not known.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        if let Some(reason) = &self.read_only {
-            return Err(StoreError::ReadOnly(reason.clone()));
-        }
+        self.begin()?;
         self.pack.flush()?;
-        if let Err(error) = self.pack.sync() {
+        if let Err(error) = self.pack.file.sync() {
             return Err(self.fail(&error));
         }
-        self.commit()
+        let end = self.pack.end();
+        self.tally.pack(self.pack.number).synced = end;
+        self.has_moved = false;
+        self.commit()?;
+        self.give_back();
+        Ok(())
+    }
+
+    /// Gives the space of forgotten blocks back, as far as whole pages go. Where that cannot be
+    /// done the space stays taken, and nothing else is wrong.
+    fn give_back(&mut self) {
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.sort_unstable_by_key(|place| (place.pack, place.offset));
+        // Neighbours go as one: small blocks have no page of their own.
+        let ranges =
+            freed.chunk_by(|a, b| a.pack == b.pack && a.offset + a.record_bytes() == b.offset);
+        let mut open: Option<(u32, Box<dyn medium::PackFile>)> = None;
+        for range in ranges {
+            let (Some(first), Some(last)) = (range.first(), range.last()) else { continue };
+            // The first header stays, to tell where the next record is.
+            let start = first.offset + record::HEADER_BYTES as u64;
+            let start = start.next_multiple_of(PAGE_BYTES);
+            let end = last.offset + last.record_bytes();
+            let end = end - end % PAGE_BYTES;
+            if start >= end {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(number, _)| *number != first.pack) {
+                open = self.medium.open_pack(first.pack).ok().map(|file| (first.pack, file));
+            }
+            let Some((number, file)) = &open else { continue };
+            match file.punch(start..end) {
+                Ok(()) => self.held_bytes = self.held_bytes.saturating_sub(end - start),
+                Err(error) => log::debug!("space of pack {number} is not given back: {error}"),
+            }
+        }
     }
 
     fn fail(&mut self, error: &io::Error) -> StoreError {
@@ -488,7 +623,7 @@ impl LocalStore {
     /// # Errors
     /// If the index cannot be asked.
     pub fn counts(&self) -> Result<(u64, u64), StoreError> {
-        index::counts(&self.index)
+        Ok((self.tally.blocks, self.tally.bytes))
     }
 }
 

@@ -1,35 +1,36 @@
 //! Reading beside the writer: a place from the index, then one read of the pack.
 
 use super::{
-    Dataset, StoreError, index,
-    index::Place,
-    pack::pack_path,
+    Dataset, StoreError,
+    index::{self, Place},
+    medium::{Medium, PackFile},
     record::{HEADER_BYTES, Header, Kind},
+    recovery::pack_seed,
 };
 use crate::{block::Block, pool::Pool};
 use barrow_wire::{Multihash, Presence};
 use rusqlite::Connection;
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{io, sync::Arc};
 
 /// Packs that a reader keeps open.
 const OPEN_PACKS_MAX: usize = 32;
 
 /// One who reads, with a connection to the index of its own.
 pub struct StoreReader {
-    packs: PathBuf,
+    medium: Arc<dyn Medium>,
     index: Connection,
-    open: Vec<(u32, File)>,
+    open: Vec<(u32, OpenedPack)>,
+}
+
+struct OpenedPack {
+    file: Box<dyn PackFile>,
+    seed: u64,
 }
 
 impl StoreReader {
-    pub(super) fn open(dir: &Path, cache_kib: usize) -> Result<Self, StoreError> {
-        let index = index::open_reader(&dir.join("index.sqlite"), cache_kib)?;
-        Ok(Self { packs: dir.join("packs"), index, open: Vec::new() })
+    pub(super) fn open(medium: Arc<dyn Medium>) -> Result<Self, StoreError> {
+        let index = medium.read_index()?;
+        Ok(Self { medium, index, open: Vec::new() })
     }
 
     /// The block, if it is here and its checksum holds. Waits while the pool has no buffer.
@@ -37,8 +38,15 @@ impl StoreReader {
     /// # Errors
     /// If the index or the pack cannot be read. Damage is no error: see [`Self::is_damaged`].
     pub fn get(&mut self, hash: &Multihash, pool: &Pool) -> Result<Option<Block>, StoreError> {
-        let Some(place) = index::place(&self.index, hash)? else { return Ok(None) };
-        self.read(hash, place, pool)
+        let mut place = index::place(&self.index, hash)?;
+        while let Some(at) = place {
+            if let Some(block) = self.read(hash, at, pool)? {
+                return Ok(Some(block));
+            }
+            // It may have moved to another pack since it was looked up.
+            place = index::place(&self.index, hash)?.filter(|now| *now != at);
+        }
+        Ok(None)
     }
 
     /// Whether the index knows the block and its bytes are not what was stored.
@@ -46,8 +54,7 @@ impl StoreReader {
     /// # Errors
     /// If the index or the pack cannot be read.
     pub fn is_damaged(&mut self, hash: &Multihash, pool: &Pool) -> Result<bool, StoreError> {
-        let Some(place) = index::place(&self.index, hash)? else { return Ok(false) };
-        Ok(self.read(hash, place, pool)?.is_none())
+        Ok(index::place(&self.index, hash)?.is_some() && self.get(hash, pool)?.is_none())
     }
 
     fn read(
@@ -59,18 +66,14 @@ impl StoreReader {
         let len = place.len as usize;
         let mut buffer = pool.take(len);
         let record = &mut buffer.as_mut()[..HEADER_BYTES + len];
-        let file = match self.pack(place.pack) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        match file.read_exact_at(record, place.offset) {
+        let Some(pack) = self.pack(place.pack)? else { return Ok(None) };
+        match pack.file.read_at(record, place.offset) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         let (header, payload) = record.split_first_chunk().expect("a header was read");
-        let sound = Header::from_bytes(header).is_some_and(|header| {
+        let sound = Header::from_bytes(header, pack.seed).is_some_and(|header| {
             header.kind == Kind::Put && header.hash == Some(*hash) && header.matches(payload)
         });
         if !sound {
@@ -79,15 +82,21 @@ impl StoreReader {
         Ok(Some(Block::from_store(*hash, buffer.freeze(HEADER_BYTES..HEADER_BYTES + len))))
     }
 
-    fn pack(&mut self, number: u32) -> io::Result<&File> {
+    fn pack(&mut self, number: u32) -> Result<Option<&OpenedPack>, StoreError> {
         if let Some(at) = self.open.iter().position(|(open, _)| *open == number) {
-            return Ok(&self.open[at].1);
+            return Ok(Some(&self.open[at].1));
         }
+        let file = match self.medium.read_pack(number) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(seed) = pack_seed(&*file)? else { return Ok(None) };
         if self.open.len() == OPEN_PACKS_MAX {
             self.open.remove(0);
         }
-        self.open.push((number, File::open(pack_path(&self.packs, number))?));
-        Ok(&self.open.last().expect("just pushed").1)
+        self.open.push((number, OpenedPack { file, seed }));
+        Ok(self.open.last().map(|(_, pack)| pack))
     }
 
     /// What is here of a block.

@@ -1,10 +1,13 @@
 //! The records of a pack, byte by byte (docs/PACK_FORMAT.md).
 
 use barrow_wire::{Multihash, limits::BLOCK_BYTES_MAX};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Begins each pack: a name and the version of the format.
-pub(super) const PACK_HEADER: [u8; 16] = *b"barrow pack\0\0\0\0\x01";
+const PACK_MAGIC: [u8; 16] = *b"barrow pack\0\0\0\0\x01";
+/// Bytes of a pack before its first record.
+pub(super) const PACK_HEADER_BYTES: usize = 64;
+const PACK_HEADER_COPY_BYTES: usize = 32;
 /// Bytes of a record before its payload.
 pub(super) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 3] = *b"brw";
@@ -37,13 +40,56 @@ pub(super) struct Header {
     pub(super) checksum: u64,
 }
 
+/// What stands before the records of a pack.
+///
+/// The seed is secret and differs from pack to pack: nobody can make a block whose bytes would be
+/// taken for records where a search for the next record comes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PackHeader {
+    pub(super) seed: u64,
+}
+
+impl PackHeader {
+    /// Twice the same, as nothing in the pack can be read without it.
+    pub(super) fn to_bytes(self) -> [u8; PACK_HEADER_BYTES] {
+        let mut copy = [0; PACK_HEADER_COPY_BYTES];
+        copy[..16].copy_from_slice(&PACK_MAGIC);
+        copy[16..24].copy_from_slice(&self.seed.to_be_bytes());
+        let check = xxh3_64(&copy[..24]).to_be_bytes();
+        copy[24..].copy_from_slice(&check);
+        let mut bytes = [0; PACK_HEADER_BYTES];
+        bytes[..PACK_HEADER_COPY_BYTES].copy_from_slice(&copy);
+        bytes[PACK_HEADER_COPY_BYTES..].copy_from_slice(&copy);
+        bytes
+    }
+
+    /// Reads a pack's header; `None` if neither copy is sound.
+    ///
+    /// # Errors
+    /// The version, where it is one that is not known.
+    pub(super) fn from_bytes(bytes: &[u8; PACK_HEADER_BYTES]) -> Result<Option<Self>, u8> {
+        let (copies, _) = bytes.as_chunks::<PACK_HEADER_COPY_BYTES>();
+        for copy in copies {
+            if copy[24..] != xxh3_64(&copy[..24]).to_be_bytes() || copy[..15] != PACK_MAGIC[..15] {
+                continue;
+            }
+            if copy[15] != PACK_MAGIC[15] {
+                return Err(copy[15]);
+            }
+            let seed = copy[16..24].try_into().map(u64::from_be_bytes);
+            return Ok(seed.ok().map(|seed| Self { seed }));
+        }
+        Ok(None)
+    }
+}
+
 impl Header {
     pub(super) fn new(kind: Kind, dataset: u64, hash: Option<Multihash>, payload: &[u8]) -> Self {
         let len = u32::try_from(payload.len()).expect("a payload is at most 2 MiB");
         Self { kind, dataset, hash, len, checksum: xxh3_64(payload) }
     }
 
-    pub(super) fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    pub(super) fn to_bytes(self, seed: u64) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0] = self.kind as u8;
         bytes[1..4].copy_from_slice(&MAGIC);
@@ -53,14 +99,14 @@ impl Header {
             bytes[16..49].copy_from_slice(&hash.to_bytes());
         }
         bytes[52..60].copy_from_slice(&self.checksum.to_be_bytes());
-        let check = header_check(&bytes[..CHECKED_BYTES]);
+        let check = header_check(&bytes[..CHECKED_BYTES], seed);
         bytes[60..].copy_from_slice(&check);
         bytes
     }
 
-    /// Reads a header; `None` if it is none, or was damaged.
-    pub(super) fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        if bytes[1..4] != MAGIC || bytes[60..] != header_check(&bytes[..CHECKED_BYTES]) {
+    /// Reads a record's header; `None` if these bytes are none.
+    pub(super) fn from_bytes(bytes: &[u8; HEADER_BYTES], seed: u64) -> Option<Self> {
+        if bytes[1..4] != MAGIC || bytes[60..] != header_check(&bytes[..CHECKED_BYTES], seed) {
             return None;
         }
         let kind = match bytes[0] {
@@ -100,8 +146,8 @@ impl Header {
     }
 }
 
-fn header_check(bytes: &[u8]) -> [u8; 4] {
-    let [.., a, b, c, d] = xxh3_64(bytes).to_be_bytes();
+fn header_check(bytes: &[u8], seed: u64) -> [u8; 4] {
+    let [.., a, b, c, d] = xxh3_64_with_seed(bytes, seed).to_be_bytes();
     [a, b, c, d]
 }
 
@@ -114,13 +160,14 @@ mod tests {
     fn a_header_reads_back_and_any_flipped_bit_is_found() {
         let hash = Multihash::of(HashCode::Sha2_256, b"data");
         let header = Header::new(Kind::Put, 7, Some(hash), b"data");
-        let bytes = header.to_bytes();
-        assert_eq!(Header::from_bytes(&bytes), Some(header));
+        let bytes = header.to_bytes(9);
+        assert_eq!(Header::from_bytes(&bytes, 9), Some(header));
+        assert_eq!(Header::from_bytes(&bytes, 8), None);
         assert!(header.matches(b"data") && !header.matches(b"dat4") && !header.matches(b"dat"));
         for bit in 0..HEADER_BYTES * 8 {
             let mut bytes = bytes;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::from_bytes(&bytes), None, "bit {bit}");
+            assert_eq!(Header::from_bytes(&bytes, 9), None, "bit {bit}");
         }
     }
 }

@@ -1,148 +1,215 @@
 //! What a crash left is mended when the store is opened: the index follows the packs.
 
 use super::{
-    Dataset, StoreError, index,
-    index::Place,
-    pack::{OpenPack, pack_numbers, pack_path},
-    record::{HEADER_BYTES, Header, Kind, PACK_HEADER},
+    Dataset, StoreError,
+    index::{self, Place, Tally},
+    medium::{Medium, PackFile},
+    pack::{FIRST_RECORD, OpenPack},
+    record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
 };
 use rusqlite::Connection;
-use rustix::fs::{FallocateFlags, fallocate};
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::FileExt,
-    path::Path,
-};
+use std::io;
 
-/// An index of at most this size is checked as a whole at each start.
-const CHECKED_INDEX_BYTES: u64 = 32 << 20;
 /// Records taken into the index in one transaction.
 const RECORDS_PER_COMMIT: u64 = 16_384;
 /// Bytes searched at a time for the next sound record behind a damaged one.
 const SEARCH_BYTES: usize = 1 << 20;
-/// File systems give space back in pages.
-const PAGE_BYTES: u64 = 4_096;
 
-/// Opens the index, or makes a new one where it is missing or damaged.
-pub(super) fn open_index(dir: &Path, cache_kib: usize) -> Result<Connection, StoreError> {
-    let path = dir.join("index.sqlite");
-    let wal = dir.join("index.sqlite-wal");
-    let small = fs::metadata(&path).is_ok_and(|meta| meta.len() <= CHECKED_INDEX_BYTES);
-    let check = small || wal.exists();
-    match index::open(&path, cache_kib) {
-        Ok(Some(index)) if !check || is_sound(&index) => return Ok(index),
-        Ok(_) => log::warn!("the index is damaged or of another version; it is made anew"),
+/// A store that is open again.
+pub(super) struct Recovered {
+    pub(super) index: Connection,
+    pub(super) pack: OpenPack,
+    pub(super) tally: Tally,
+}
+
+/// Opens the index, or makes a new one where it is missing or damaged; takes into it what the
+/// packs have behind it, and opens the last pack.
+pub(super) fn recover(medium: &dyn Medium) -> Result<Recovered, StoreError> {
+    // Before anything is touched.
+    let seeds = read_headers(medium)?;
+    let mut index = open_index(medium)?;
+    let mut tally = index::load_tally(&index)?;
+    if tally.packs.keys().any(|known| !seeds.iter().any(|(number, _)| number == known)) {
+        // It is older than the last compaction, which left out what was of no use any more.
+        log::warn!("the index is older than the packs; it is made anew");
+        drop(index);
+        medium.discard_index()?;
+        index = open_index(medium)?;
+        tally = index::load_tally(&index)?;
+    }
+    index.execute_batch("BEGIN IMMEDIATE")?;
+    doubt(&index, &mut tally, &seeds)?;
+    let mut end = 0;
+    for &(number, seed) in &seeds {
+        end = match seed {
+            Some(seed) => scan(medium, number, seed, &index, &mut tally)?,
+            None => 0,
+        };
+    }
+    index::delete_dangling_refs(&index)?;
+    index::save_tally(&index, &mut tally)?;
+    index.execute_batch("COMMIT")?;
+    medium.committed(&mut index);
+    let pack = match seeds.last() {
+        None => OpenPack::create(medium, 1)?,
+        Some(&(number, Some(seed))) => OpenPack::resume(medium, number, seed, end)?,
+        // As after a crash between the pack's making and its first sync; what it holds otherwise
+        // may still be of use to somebody, so it stays.
+        Some(&(number, None)) => OpenPack::create(medium, number + 1)?,
+    };
+    Ok(Recovered { index, pack, tally })
+}
+
+/// The packs with their seeds; none where a pack's header cannot be read.
+fn read_headers(medium: &dyn Medium) -> Result<Vec<(u32, Option<u64>)>, StoreError> {
+    let numbers = medium.packs()?;
+    let mut seeds = Vec::new();
+    for &number in &numbers {
+        let seed = pack_seed(&*medium.read_pack(number)?)?;
+        if seed.is_none() && Some(&number) != numbers.last() {
+            log::error!("pack {number} has lost its header: none of its blocks can be read");
+        }
+        seeds.push((number, seed));
+    }
+    Ok(seeds)
+}
+
+/// The seed of a pack's record headers, if its own header can be read.
+pub(super) fn pack_seed(file: &dyn PackFile) -> Result<Option<u64>, StoreError> {
+    let mut header = [0; PACK_HEADER_BYTES];
+    match file.read_at(&mut header, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let header = PackHeader::from_bytes(&header)
+        .map_err(|version| StoreError::Newer(format!("{version} of a pack")))?;
+    Ok(header.map(|header| header.seed))
+}
+
+fn open_index(medium: &dyn Medium) -> Result<Connection, StoreError> {
+    match medium.open_index() {
+        Ok(Some(index)) => return Ok(index),
+        Ok(None) => log::warn!("the index is damaged or of another version; it is made anew"),
         Err(error) => log::warn!("the index cannot be used ({error}); it is made anew"),
     }
-    for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
-        match fs::remove_file(dir.join(name)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+    medium.discard_index()?;
+    medium.open_index()?.ok_or(StoreError::BadIndex)
+}
+
+/// Takes out of the index what it says of records that may be gone: a commit may have outlived a
+/// power cut that the records did not.
+fn doubt(
+    index: &Connection,
+    tally: &mut Tally,
+    seeds: &[(u32, Option<u64>)],
+) -> Result<(), StoreError> {
+    for &(number, seed) in seeds {
+        let Some(&pack) = tally.packs.get(&number) else { continue };
+        let from = if seed.is_some() { pack.synced } else { 0 };
+        if from < pack.indexed {
+            let (blocks, bytes) = index::delete_blocks_from(index, number, from)?;
+            tally.blocks -= blocks;
+            tally.bytes -= bytes;
+            let pack = tally.pack(number);
+            pack.live -= bytes;
+            pack.indexed = from;
         }
     }
-    index::open(&path, cache_kib)?.ok_or(StoreError::BadIndex)
-}
-
-fn is_sound(index: &Connection) -> bool {
-    index
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
-        .is_ok_and(|answer| answer == "ok")
-}
-
-/// Takes into the index what the packs have behind it, and opens the last pack.
-pub(super) fn recover(dir: &Path, index: &Connection) -> Result<OpenPack, StoreError> {
-    let packs = dir.join("packs");
-    let numbers = pack_numbers(&packs)?;
-    let Some(&last) = numbers.last() else {
-        return Ok(OpenPack::create(&packs, 1)?);
-    };
-    let mut end = 0;
-    for &number in &numbers {
-        end = scan(&packs, number, index)?;
-    }
-    index::delete_dangling_refs(index)?;
-    if end < PACK_HEADER.len() as u64 {
-        // The crash came between the pack's making and its first sync.
-        fs::remove_file(pack_path(&packs, last))?;
-        return Ok(OpenPack::create(&packs, last)?);
-    }
-    Ok(OpenPack::resume(&packs, last, end)?)
+    Ok(())
 }
 
 /// Takes a pack's records into the index; gives the end of the last sound one.
-fn scan(packs: &Path, number: u32, index: &Connection) -> Result<u64, StoreError> {
-    let file = File::open(pack_path(packs, number))?;
-    let len = file.metadata()?.len();
-    let from = index::indexed(index, number)?;
-    if from == 0 {
-        let mut header = [0; PACK_HEADER.len()];
-        match file.read_exact_at(&mut header, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-            read => read?,
-        }
-        if header != PACK_HEADER {
-            let version = format!("of pack {number}: {}", header.escape_ascii());
-            return Err(StoreError::Newer(version));
-        }
+fn scan(
+    medium: &dyn Medium,
+    number: u32,
+    seed: u64,
+    index: &Connection,
+    tally: &mut Tally,
+) -> Result<u64, StoreError> {
+    let file = medium.read_pack(number)?;
+    let len = file.len()?;
+    if tally.pack(number).synced < len {
+        // What is read now may be in the page cache alone.
+        medium.open_pack(number)?.sync()?;
     }
-    let mut offset = from.max(PACK_HEADER.len() as u64).min(len);
+    let mut offset = tally.pack(number).indexed.max(FIRST_RECORD).min(len);
     let mut end = offset;
     let mut taken = 0;
     let mut payload = Vec::new();
-    index.execute_batch("BEGIN IMMEDIATE")?;
     while offset < len {
-        if let Some(header) = read_record(&file, offset, &mut payload)? {
-            apply(index, number, offset, &header, &payload)?;
-            offset += header.record_bytes();
-            end = offset;
-            taken += 1;
-            if taken % RECORDS_PER_COMMIT == 0 {
-                index::set_indexed(index, number, end)?;
-                index.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        match read_record(&*file, seed, offset, &mut payload)? {
+            Found::Record(header) => {
+                apply(index, tally, number, offset, &header, &payload)?;
+                offset += header.record_bytes();
+                end = offset;
+                taken += 1;
+                if taken % RECORDS_PER_COMMIT == 0 {
+                    tally.pack(number).indexed = end;
+                    tally.pack(number).synced = end;
+                    index::save_tally(index, tally)?;
+                    index.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                }
             }
-        } else if let Some(next) = find_record(&file, offset + 1, len)? {
-            log::warn!("pack {number}: bytes {offset} to {next} are damaged or given back");
-            offset = next;
-        } else {
-            break;
+            // Given back, or torn: what lies within it is no record.
+            Found::Payload(header) => offset += header.record_bytes(),
+            Found::Nothing => match find_record(&*file, seed, offset + 1, len)? {
+                Some(next) => {
+                    log::debug!("pack {number}: bytes {offset} to {next} hold no record");
+                    offset = next;
+                }
+                None => break,
+            },
         }
     }
-    index::set_indexed(index, number, end)?;
-    index.execute_batch("COMMIT")?;
+    tally.pack(number).indexed = end;
+    tally.pack(number).synced = end;
     Ok(end)
 }
 
-/// The record at `offset`, if it is sound; a block's bytes are checked, as a power cut tears them.
+enum Found {
+    Record(Header),
+    /// A sound header whose payload is not what was written.
+    Payload(Header),
+    Nothing,
+}
+
+/// The record at `offset`; a block's bytes are checked, as a power cut tears them.
 fn read_record(
-    file: &File,
+    file: &dyn PackFile,
+    seed: u64,
     offset: u64,
     payload: &mut Vec<u8>,
-) -> Result<Option<Header>, StoreError> {
+) -> Result<Found, StoreError> {
     let mut bytes = [0; HEADER_BYTES];
-    match file.read_exact_at(&mut bytes, offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+    match file.read_at(&mut bytes, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
         read => read?,
     }
-    let Some(header) = Header::from_bytes(&bytes) else { return Ok(None) };
+    let Some(header) = Header::from_bytes(&bytes, seed) else { return Ok(Found::Nothing) };
     payload.resize(header.len as usize, 0);
-    match file.read_exact_at(payload, offset + HEADER_BYTES as u64) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+    match file.read_at(payload, offset + HEADER_BYTES as u64) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Ok(Found::Payload(header));
+        }
         read => read?,
     }
-    Ok(header.matches(payload).then_some(header))
+    Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
 }
 
 /// The next place from `offset` on where a sound header stands.
-fn find_record(file: &File, mut offset: u64, len: u64) -> Result<Option<u64>, StoreError> {
+pub(super) fn find_record(
+    file: &dyn PackFile,
+    seed: u64,
+    mut offset: u64,
+    len: u64,
+) -> Result<Option<u64>, StoreError> {
     let mut window = vec![0; SEARCH_BYTES + HEADER_BYTES];
     while offset < len {
         let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(window.len());
-        file.read_exact_at(&mut window[..want], offset)?;
+        file.read_at(&mut window[..want], offset)?;
         let headers = window[..want].windows(HEADER_BYTES);
         let found = headers.take(SEARCH_BYTES).position(|bytes| {
-            bytes.first_chunk().is_some_and(|bytes| Header::from_bytes(bytes).is_some())
+            bytes.first_chunk().is_some_and(|bytes| Header::from_bytes(bytes, seed).is_some())
         });
         if let Some(at) = found {
             return Ok(Some(offset + at as u64));
@@ -154,20 +221,34 @@ fn find_record(file: &File, mut offset: u64, len: u64) -> Result<Option<u64>, St
 
 fn apply(
     index: &Connection,
+    tally: &mut Tally,
     pack: u32,
     offset: u64,
     header: &Header,
     payload: &[u8],
 ) -> Result<(), StoreError> {
+    tally.next_dataset = tally.next_dataset.max(header.dataset + 1);
     match (header.kind, &header.hash) {
         (Kind::Put, Some(hash)) => {
-            index::insert_block(index, hash, Place { pack, offset, len: header.len })?;
+            let place = Place { pack, offset, len: header.len };
+            // The newest is the one that was not deleted.
+            match index::place(index, hash)? {
+                Some(known) => {
+                    tally.remove(known);
+                    index::move_block(index, hash, place)?;
+                }
+                None => index::insert_block(index, hash, place, 0)?,
+            }
+            tally.add(place);
             if header.dataset != 0 {
                 index::insert_ref(index, hash, header.dataset)?;
             }
         }
         (Kind::Delete, Some(hash)) => {
-            index::delete_block(index, hash)?;
+            if let Some(place) = index::place(index, hash)? {
+                index::delete_block(index, hash)?;
+                tally.remove(place);
+            }
         }
         (Kind::Reference, Some(hash)) => {
             index::insert_ref(index, hash, header.dataset)?;
@@ -184,23 +265,6 @@ fn apply(
         (Kind::Put | Kind::Delete | Kind::Reference, None) => {
             log::warn!("pack {pack}: a record at {offset} names no block");
         }
-    }
-    Ok(())
-}
-
-/// Gives the space of a forgotten block back to the file system, as far as whole pages go. Where
-/// that cannot be done the space stays taken, and nothing else is wrong.
-pub(super) fn give_back(dir: &Path, place: Place) -> Result<(), StoreError> {
-    let start = (place.offset + HEADER_BYTES as u64).next_multiple_of(PAGE_BYTES);
-    let end = place.offset + HEADER_BYTES as u64 + u64::from(place.len);
-    let end = end - end % PAGE_BYTES;
-    if start >= end {
-        return Ok(());
-    }
-    let pack = OpenOptions::new().write(true).open(pack_path(&dir.join("packs"), place.pack))?;
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    if let Err(error) = fallocate(&pack, hole, start, end - start) {
-        log::debug!("space of pack {} is not given back: {error}", place.pack);
     }
     Ok(())
 }

@@ -1,0 +1,143 @@
+//! Packs that hold mostly what is forgotten are given up: what they still have goes to the open
+//! pack first.
+//!
+//! A record that is moved comes to stand behind all others, so moving must not change what a
+//! reading of all packs from the first on gives. A block that is here has no deletion behind it.
+//! A dataset's id is never used again. A deletion is moved only while its block is not here, and
+//! only while an older pack may hold what it deletes.
+
+use super::{
+    LocalStore, StoreError,
+    index::{self, Place},
+    medium::PackFile,
+    pack::FIRST_RECORD,
+    record::{HEADER_BYTES, Header, Kind},
+    recovery::pack_seed,
+};
+
+/// A pack is given up when less than this share of the space it takes is of use, in percent.
+const LIVE_PERCENT_MIN: u64 = 70;
+/// Space that is not worth the work, as a share of a whole pack.
+const WASTE_SHARE_MIN: u64 = 1_024;
+
+impl LocalStore {
+    /// Gives up packs that hold mostly what is forgotten. Everything is synced before.
+    pub(super) fn compact(&mut self) -> Result<(), StoreError> {
+        for number in self.medium.packs()? {
+            let file = self.medium.read_pack(number)?;
+            let allocated = file.allocated()?;
+            let live = self.tally.packs.get(&number).map_or(0, |pack| pack.live);
+            let waste = allocated.saturating_sub(live);
+            if waste < self.options.pack_bytes_max / WASTE_SHARE_MIN
+                || live * 100 >= allocated * LIVE_PERCENT_MIN
+            {
+                continue;
+            }
+            if number == self.pack.number {
+                self.next_pack()?;
+            }
+            let Some(seed) = pack_seed(&*file)? else { continue };
+            self.give_up(number, seed, &*file)?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, number: u32, seed: u64, file: &dyn PackFile) -> Result<(), StoreError> {
+        let is_oldest = self.medium.packs()?.first() == Some(&number);
+        let end = self.tally.packs.get(&number).map_or(0, |pack| pack.indexed);
+        let mut offset = FIRST_RECORD;
+        let mut payload = Vec::new();
+        let mut header_bytes = [0; HEADER_BYTES];
+        while offset < end {
+            self.begin()?;
+            file.read_at(&mut header_bytes, offset)?;
+            // Of what was given back, and of what a crash left, there are no headers.
+            let Some(header) = Header::from_bytes(&header_bytes, seed) else {
+                offset += 1;
+                offset = next_header(file, seed, offset, end)?;
+                continue;
+            };
+            payload.resize(header.len as usize, 0);
+            if self.is_needed(
+                &header,
+                Place { pack: number, offset, len: header.len },
+                is_oldest,
+            )? {
+                file.read_at(&mut payload, offset + HEADER_BYTES as u64)?;
+                self.move_record(
+                    &header,
+                    &payload,
+                    Place { pack: number, offset, len: header.len },
+                )?;
+            }
+            offset += header.record_bytes();
+        }
+        // The old pack goes only when the new places are there for good, and the index forgets it
+        // only after that: one that still knows it is made anew at the next start.
+        self.sync()?;
+        let allocated = file.allocated()?;
+        self.medium.remove_pack(number)?;
+        self.held_bytes = self.held_bytes.saturating_sub(allocated);
+        self.begin()?;
+        self.tally.packs.remove(&number);
+        index::delete_pack(&self.index, number)?;
+        self.commit()
+    }
+
+    fn is_needed(
+        &self,
+        header: &Header,
+        place: Place,
+        is_oldest: bool,
+    ) -> Result<bool, StoreError> {
+        let here = |hash| index::place(&self.index, hash);
+        Ok(match (header.kind, &header.hash) {
+            (Kind::Put, Some(hash)) => here(hash)? == Some(place),
+            (Kind::Delete, Some(hash)) => !is_oldest && here(hash)?.is_none(),
+            (Kind::Reference, Some(_)) | (Kind::Dataset, _) => {
+                index::has_dataset(&self.index, header.dataset)?
+                    || self.open_datasets.contains_key(&header.dataset)
+            }
+            (Kind::Forget, _) => !is_oldest,
+            (Kind::Put | Kind::Delete | Kind::Reference, None) => false,
+        })
+    }
+
+    fn move_record(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        from: Place,
+    ) -> Result<(), StoreError> {
+        if header.kind == Kind::Put && !header.matches(payload) {
+            // Damaged: left behind, it is no longer here.
+            if let Some(hash) = &header.hash {
+                log::error!("block {hash:?} is damaged on disk; it is no longer served");
+                index::delete_block(&self.index, hash)?;
+                self.tally.remove(from);
+            }
+            return Ok(());
+        }
+        if header.kind == Kind::Dataset && self.is_old_description(header, payload)? {
+            return Ok(());
+        }
+        let offset = self.append(header, payload)?;
+        if let (Kind::Put, Some(hash)) = (header.kind, &header.hash) {
+            let to = Place { pack: self.pack.number, offset, len: header.len };
+            index::move_block(&self.index, hash, to)?;
+            self.has_moved = true;
+            self.tally.remove(from);
+            self.tally.add(to);
+        }
+        Ok(())
+    }
+
+    /// Whether a description of a dataset is not the one that is known now.
+    fn is_old_description(&self, header: &Header, payload: &[u8]) -> Result<bool, StoreError> {
+        Ok(index::description(&self.index, header.dataset)?.is_none_or(|now| now != payload))
+    }
+}
+
+fn next_header(file: &dyn PackFile, seed: u64, offset: u64, end: u64) -> Result<u64, StoreError> {
+    Ok(super::recovery::find_record(file, seed, offset, end)?.unwrap_or(end))
+}

@@ -1,0 +1,212 @@
+//! The store over crashes: whatever a disk forgets, what was acknowledged is there, and what is
+//! wrong is not served.
+//!
+//! `BARROW_CRASH_SEQUENCES` says how many random sequences are tried (2,000 by default; 100,000 in
+//! CI; `BARROW_CRASH_SEQUENCES=5000000 cargo test --release --test crash random` is the long run).
+//! A sequence that fails is printed with its seed, made as short as it can be;
+//! `BARROW_CRASH_SEED` tries one.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test reports by a panic")]
+
+mod medium;
+mod model;
+
+use medium::{Forgetful, Loss};
+use model::{BLOCKS, Model, Op};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A small generator, the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        ((self.next() >> 33) % n as u64) as usize
+    }
+}
+
+fn sequence(seed: u64) -> Vec<Op> {
+    let mut random = Random::new(seed);
+    let len = 5 + random.below(40);
+    let mut ops: Vec<Op> = (0..len)
+        .map(|_| {
+            let block = random.below(BLOCKS);
+            let slot = random.below(2);
+            match random.below(40) {
+                0..10 => Op::Put(Some(slot), block),
+                10..13 => Op::Put(None, block),
+                13..17 => Op::Begin(slot),
+                17..21 => Op::Finish(slot, random.below(3) > 0),
+                21 => Op::Abandon(slot),
+                22 => Op::Pin(block, random.below(2) == 0),
+                23..26 => Op::Remove(block),
+                26 => Op::Gc,
+                27..29 => Op::Commit,
+                29..31 => Op::Sync,
+                31 => Op::Scrub,
+                32 => Op::Touch(block),
+                33 => Op::Fault(random.next() % 12),
+                34 => Op::Reopen,
+                _ => Op::Crash(
+                    random.next(),
+                    if random.below(2) == 0 { 0 } else { random.below(12) },
+                ),
+            }
+        })
+        .collect();
+    ops.push(Op::Crash(random.next(), random.below(4)));
+    ops
+}
+
+/// Tries a sequence; `plant` leaves every sync out.
+fn try_sequence(ops: &[Op], plant: bool) -> Result<(), String> {
+    let medium = Forgetful::default();
+    if plant {
+        medium.plant_forgotten_syncs();
+    }
+    let mut model = Model::on(medium);
+    let tried = catch_unwind(AssertUnwindSafe(|| {
+        ops.iter().enumerate().try_for_each(|(at, op)| {
+            model.step(*op).map_err(|broken| format!("after step {at}, {op:?}: {broken}"))
+        })
+    }));
+    tried.unwrap_or_else(|_| Err("a panic".into()))
+}
+
+/// Leaves out what is not needed to fail.
+fn shrink(mut ops: Vec<Op>, plant: bool) -> Vec<Op> {
+    let mut at = 0;
+    while at < ops.len() {
+        let mut shorter = ops.clone();
+        shorter.remove(at);
+        if try_sequence(&shorter, plant).is_err() {
+            ops = shorter;
+        } else {
+            at += 1;
+        }
+    }
+    ops
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
+    let one = number("BARROW_CRASH_SEED");
+    let (from, count) = match one {
+        Some(seed) => (seed, 1),
+        None => (0, number("BARROW_CRASH_SEQUENCES").unwrap_or(2_000)),
+    };
+    let threads = 2;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for seed in (from..from + count).filter(|seed| seed % threads == thread) {
+                    let ops = sequence(seed);
+                    if let Err(broken) = try_sequence(&ops, false) {
+                        let ops = shrink(ops, false);
+                        let shortest = try_sequence(&ops, false);
+                        panic!("seed {seed}: {broken}\nshortest: {ops:?}\n{shortest:?}");
+                    }
+                }
+            });
+        }
+    });
+    println!("{count} sequences, from seed {from} on, without a broken promise");
+}
+
+#[test]
+fn a_sync_left_out_is_found() {
+    let found = (0..1_000).find(|seed| try_sequence(&sequence(*seed), true).is_err());
+    let seed = found.expect("the planted fault is found");
+    let shortest = shrink(sequence(seed), true);
+    println!("found at seed {seed}: {shortest:?}");
+    assert!(shortest.len() <= 6, "{shortest:?}");
+}
+
+/// Every workload of at most three operations, the power going at each change that it makes.
+#[test]
+fn every_short_workload_survives_a_crash_at_every_point() {
+    let alphabet = [
+        Op::Put(Some(0), 3),
+        Op::Put(None, 8),
+        Op::Finish(0, true),
+        Op::Pin(3, false),
+        Op::Remove(3),
+        Op::Gc,
+        Op::Commit,
+        Op::Sync,
+        Op::Reopen,
+    ];
+    let mut tried = 0_u64;
+    for a in alphabet {
+        for b in alphabet {
+            for c in alphabet {
+                tried += crash_everywhere(&[a, b, c]);
+            }
+        }
+    }
+    println!("{tried} crashes");
+    assert!(tried > 10_000);
+}
+
+/// The workload stands behind something stored, and is cut at each change; gives the crashes.
+fn crash_everywhere(ops: &[Op]) -> u64 {
+    let before =
+        [Op::Begin(1), Op::Put(Some(1), 6), Op::Put(Some(1), 7), Op::Finish(1, true), Op::Begin(0)];
+    let start = |model: &mut Model| before.iter().try_for_each(|op| model.step(*op));
+    let mut whole = Model::new();
+    start(&mut whole).unwrap();
+    let (first, commits) = (whole.medium.calls(), whole.medium.commits());
+    ops.iter().try_for_each(|op| whole.step(*op)).unwrap();
+    let last = whole.medium.calls();
+    let mut tried = 0;
+    for point in first + 1..=last + 1 {
+        for loss in [Loss::All, Loss::Nothing, Loss::Some(point)] {
+            for back in [0, whole.medium.commits() - commits] {
+                let mut model = Model::new();
+                start(&mut model).unwrap();
+                model.medium.die_at(point);
+                for op in ops {
+                    // A store that lost its power tells errors, no lies.
+                    let _ = model.step(*op);
+                }
+                model.crash(loss, back);
+                let checked = model.reopen().and_then(|()| model.check());
+                assert_eq!(checked, Ok(()), "{ops:?}, change {point}, {loss:?}, {back} commits");
+                tried += 1;
+            }
+        }
+    }
+    tried
+}
+
+#[test]
+fn a_flipped_bit_is_never_served() {
+    for seed in 0..2_000_u64 {
+        let mut model = Model::new();
+        model.step(Op::Begin(0)).unwrap();
+        for n in 0..BLOCKS {
+            model.step(Op::Put(Some(0), n)).unwrap();
+        }
+        model.step(Op::Finish(0, true)).unwrap();
+        let mut random = Random::new(seed);
+        model.medium.flip(random.below(8), random.next());
+        model.look_at_blocks(true).unwrap();
+        model.crash(Loss::Nothing, random.below(3));
+        model.reopen().unwrap();
+        model.look_at_blocks(true).unwrap();
+    }
+}

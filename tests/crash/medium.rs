@@ -1,0 +1,307 @@
+//! A medium in memory that forgets, at a crash, what a disk may forget.
+
+use barrow::local_store::{
+    StoreError,
+    medium::{Medium, PackFile},
+    prepare_index,
+};
+use rusqlite::{Connection, MAIN_DB};
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Bytes that a disk writes whole or not at all.
+const SECTOR_BYTES: u64 = 512;
+const PAGE_BYTES: u64 = 4_096;
+
+/// What a crash leaves of what was not synced.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    /// All of it is gone.
+    All,
+    /// All of it is there.
+    Nothing,
+    /// Of each write some sectors are there, by this seed.
+    Some(u64),
+}
+
+#[derive(Clone, Default)]
+struct Pack {
+    /// As of the last sync.
+    synced: Vec<u8>,
+    now: Vec<u8>,
+    since: Vec<Change>,
+    holes: Vec<Range<u64>>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Punch(Range<u64>),
+}
+
+impl Change {
+    fn apply(&self, file: &mut Vec<u8>, mut keeps: impl FnMut() -> bool) {
+        match self {
+            Self::Write(offset, bytes) => {
+                let mut at = 0;
+                while at < bytes.len() {
+                    let place = offset + at as u64;
+                    let room = (SECTOR_BYTES - place % SECTOR_BYTES) as usize;
+                    let len = room.min(bytes.len() - at);
+                    if keeps() {
+                        let end = place as usize + len;
+                        file.resize(file.len().max(end), 0);
+                        file[place as usize..end].copy_from_slice(&bytes[at..at + len]);
+                    }
+                    at += len;
+                }
+            }
+            Self::SetLen(len) => {
+                if keeps() {
+                    file.resize(*len as usize, 0);
+                }
+            }
+            Self::Punch(range) => {
+                if keeps() {
+                    let end = (range.end as usize).min(file.len());
+                    file[(range.start as usize).min(end)..end].fill(0);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    packs: BTreeMap<u32, Pack>,
+    /// Every commit of the index, the empty one first.
+    commits: Vec<Vec<u8>>,
+    /// Calls that change something, so far.
+    calls: u64,
+    /// This call fails, once.
+    fails_at: Option<u64>,
+    /// This call and all behind it do nothing and fail: the power is gone.
+    dies_at: Option<u64>,
+    /// Syncs do nothing: a planted fault.
+    forgets_syncs: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Forgetful(Arc<Mutex<State>>);
+
+impl Forgetful {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    pub fn fail_at(&self, call: u64) {
+        self.state().fails_at = Some(call);
+    }
+
+    pub fn die_at(&self, call: u64) {
+        self.state().dies_at = Some(call);
+    }
+
+    pub fn plant_forgotten_syncs(&self) {
+        self.state().forgets_syncs = true;
+    }
+
+    pub fn commits(&self) -> usize {
+        self.state().commits.len()
+    }
+
+    /// The power goes and comes back. The index is at the commit `commits_back` before the last.
+    pub fn crash(&self, loss: Loss, commits_back: usize) {
+        let mut state = self.state();
+        let mut random = match loss {
+            Loss::Some(seed) => seed | 1,
+            Loss::All | Loss::Nothing => 1,
+        };
+        for pack in state.packs.values_mut() {
+            let mut file = std::mem::take(&mut pack.synced);
+            for change in pack.since.drain(..) {
+                change.apply(&mut file, || match loss {
+                    Loss::All => false,
+                    Loss::Nothing => true,
+                    Loss::Some(_) => {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        random & 1 == 0
+                    }
+                });
+            }
+            pack.synced = file.clone();
+            pack.now = file;
+        }
+        let kept = state.commits.len().saturating_sub(commits_back);
+        state.commits.truncate(kept);
+        state.fails_at = None;
+        state.dies_at = None;
+    }
+
+    /// Flips a bit of a pack.
+    pub fn flip(&self, pack: usize, bit: u64) {
+        let mut state = self.state();
+        let packs = state.packs.len();
+        let Some(pack) = state.packs.values_mut().nth(pack % packs.max(1)) else { return };
+        let at = (bit / 8) as usize % pack.now.len().max(1);
+        for file in [&mut pack.now, &mut pack.synced] {
+            if let Some(byte) = file.get_mut(at) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    /// Counts a call that changes something.
+    fn call(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.calls += 1;
+        if state.dies_at.is_some_and(|at| state.calls >= at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        if state.fails_at == Some(state.calls) {
+            return Err(io::Error::other("an injected fault"));
+        }
+        Ok(state)
+    }
+
+    fn file(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
+        match self.state().packs.contains_key(&number) {
+            true => Ok(Box::new(Handle { medium: self.clone(), number })),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn load(&self) -> Result<Connection, StoreError> {
+        let mut index = Connection::open_in_memory()?;
+        if let Some(bytes) = self.state().commits.last() {
+            index.deserialize_read_exact(MAIN_DB, &bytes[..], bytes.len(), false)?;
+        }
+        Ok(index)
+    }
+}
+
+impl Medium for Forgetful {
+    fn packs(&self) -> io::Result<Vec<u32>> {
+        Ok(self.state().packs.keys().copied().collect())
+    }
+
+    fn create_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
+        self.call()?.packs.insert(number, Pack::default());
+        self.file(number)
+    }
+
+    fn open_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
+        self.file(number)
+    }
+
+    fn read_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
+        self.file(number)
+    }
+
+    fn remove_pack(&self, number: u32) -> io::Result<()> {
+        self.call()?.packs.remove(&number);
+        Ok(())
+    }
+
+    fn open_index(&self) -> Result<Option<Connection>, StoreError> {
+        Ok(prepare_index(self.load()?)?)
+    }
+
+    fn read_index(&self) -> Result<Connection, StoreError> {
+        self.load()
+    }
+
+    fn discard_index(&self) -> io::Result<()> {
+        self.state().commits.clear();
+        Ok(())
+    }
+
+    fn committed(&self, index: &mut Connection) {
+        let mut state = self.state();
+        if state.dies_at.is_none_or(|at| state.calls < at) {
+            state.commits.push(index.serialize(MAIN_DB).unwrap().to_vec());
+        }
+    }
+
+    fn set_reserve(&self, _: bool) {}
+}
+
+struct Handle {
+    medium: Forgetful,
+    number: u32,
+}
+
+impl Handle {
+    fn change(&self, change: Change) -> io::Result<()> {
+        let mut state = self.medium.call()?;
+        let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;
+        change.apply(&mut pack.now, || true);
+        pack.since.push(change);
+        Ok(())
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Pack) -> T) -> io::Result<T> {
+        let state = self.medium.state();
+        let pack = state.packs.get(&self.number).ok_or(io::ErrorKind::NotFound)?;
+        Ok(look(pack))
+    }
+}
+
+impl PackFile for Handle {
+    fn len(&self) -> io::Result<u64> {
+        self.look(|pack| pack.now.len() as u64)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.look(|pack| {
+            let holes: u64 = pack.holes.iter().map(|hole| hole.end - hole.start).sum();
+            (pack.now.len() as u64).next_multiple_of(PAGE_BYTES).saturating_sub(holes)
+        })
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.look(|pack| {
+            let from = (offset as usize).min(pack.now.len());
+            let bytes = pack.now[from..].get(..buffer.len());
+            buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })?
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Change::Write(offset, bytes.to_vec()))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Change::SetLen(len))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.medium.call()?;
+        if !state.forgets_syncs {
+            let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;
+            pack.since.clear();
+            pack.synced = pack.now.clone();
+        }
+        Ok(())
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        self.change(Change::Punch(range.clone()))?;
+        let mut state = self.medium.state();
+        let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;
+        pack.holes.push(range);
+        Ok(())
+    }
+}
