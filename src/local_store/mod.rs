@@ -579,7 +579,12 @@ impl LocalStore {
     /// Gives the space of forgotten blocks back, as far as whole pages go. Where that cannot be
     /// done the space stays taken, and nothing else is wrong.
     fn give_back(&mut self) {
-        let mut freed = std::mem::take(&mut self.freed);
+        // The piece that is being filled will be written again, over any hole in it.
+        let (number, piece) = (self.pack.number, self.pack.staged_from);
+        let is_settled = |place: &Place| place.pack != number || place.offset < piece;
+        let (mut freed, later) = std::mem::take(&mut self.freed).into_iter().partition(is_settled);
+        self.freed = later;
+        let freed: &mut Vec<Place> = &mut freed;
         freed.sort_unstable_by_key(|place| (place.pack, place.offset));
         // Neighbours go as one: small blocks have no page of their own.
         let ranges =

@@ -24,7 +24,7 @@ pub(super) struct OpenPack {
     /// Where in `staging` its first aligned byte is.
     aligned_at: usize,
     /// Offset in the file of the staging's first byte, a multiple of [`PIECE_BYTES`].
-    staged_from: u64,
+    pub(super) staged_from: u64,
     staged: usize,
     /// Up to here the file has the bytes.
     written: u64,
