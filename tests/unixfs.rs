@@ -5,7 +5,9 @@
 use barrow::{
     Block, Cid, Multihash, Pool,
     import::Importer,
-    unixfs::{FileWalk, Leaf, Node, Profile, Step},
+    unixfs::{
+        DirectoryBuilder, FileWalk, Found, HamtCursor, Leaf, Node, Profile, Step, split_shard,
+    },
     workers,
 };
 use chacha20::{
@@ -166,4 +168,64 @@ fn a_directory_lists_its_entries_and_an_empty_one_has_ipfs_cid() {
     let names: Vec<_> = links.iter().map(|link| &link.name[..]).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt", "empty"]);
     assert!(blocks[&links[2].cid.multihash().unwrap()].data() == "three");
+}
+
+/// The names of IPIP-499's directories: 4,765 of 11 characters, and a last one of `last`.
+fn published_names(last: usize) -> Vec<String> {
+    const ALPHABET: &[u8; 39] = b"abcdefghijklmnopqrstuvwxyz01234567890-_";
+    let mut keystream = Keystream::new("hamt-unixfs-v1-2025");
+    let mut name = |len: usize| {
+        let mut bytes = vec![0; len];
+        keystream.read_exact(&mut bytes).unwrap();
+        bytes.iter().map(|&byte| char::from(ALPHABET[usize::from(byte) % 39])).collect()
+    };
+    (0..4_766).map(|n| name(if n == 4_765 { last } else { 11 })).collect()
+}
+
+#[test]
+fn a_directory_turns_into_a_hamt_at_the_published_size_with_the_published_cid() {
+    let profile = Profile::UnixfsV1_2025;
+    let file = import(profile, &mut &b"x"[..], &mut |_| {});
+    for (last, cid) in [
+        (21, "bafybeic3h7rwruealwxkacabdy45jivq2crwz6bufb5ljwupn36gicplx4"),
+        (22, "bafybeiegvuterwurhdtkikfhbxcldohmxp566vpjdofhzmnhv6o4freidu"),
+    ] {
+        let names = published_names(last);
+        let mut blocks: HashMap<Multihash, Block> = HashMap::new();
+        let mut builder = DirectoryBuilder::new(profile);
+        names.iter().for_each(|name| builder.push(name.clone(), file));
+        let root = builder.finish(&mut |block| drop(blocks.insert(*block.hash(), block))).unwrap();
+        assert_eq!((root.cid.to_string(), root.size), (cid.into(), 4_766), "{last}");
+        let node = |cid: &Cid| Node::parse(cid, blocks[&cid.multihash().unwrap()].data()).unwrap();
+        if last == 21 {
+            assert!(matches!(node(&root.cid), Node::Directory(links) if links.len() == 4_766));
+            continue;
+        }
+        let find = |name: &str| {
+            let (mut cursor, mut cid) = (HamtCursor::new(name), root.cid);
+            loop {
+                let Node::HamtShard { fanout, links } = node(&cid) else { panic!("{cid}") };
+                match cursor.find(fanout, &links).unwrap() {
+                    Found::Shard(shard) => cid = shard,
+                    found @ (Found::Entry(_) | Found::Nothing) => return found,
+                }
+            }
+        };
+        assert!(names.iter().all(|name| find(name) == Found::Entry(file.cid)));
+        assert_eq!(find("no such name"), Found::Nothing);
+        let (mut listed, mut todo) = (Vec::new(), vec![root.cid]);
+        while let Some(cid) = todo.pop() {
+            let Node::HamtShard { fanout, links } = node(&cid) else { panic!("{cid}") };
+            for link in split_shard(fanout, &links) {
+                match link.unwrap() {
+                    Ok(entry) => listed.push(entry.name),
+                    Err(shard) => todo.push(shard),
+                }
+            }
+        }
+        listed.sort();
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert!(listed == sorted, "{} entries", listed.len());
+    }
 }

@@ -1,7 +1,7 @@
 //! Leaves in, tree out: memory is one open node a level, whatever the size of the file.
 
 use super::{
-    Link, Profile, UnixFsError,
+    Link, Profile, UnixFsError, hamt,
     node::kind,
     protobuf::{PbData, PbNode},
 };
@@ -46,7 +46,7 @@ impl Leaf {
 }
 
 /// Makes a dag-pb node as a block with a CID of the profile's version.
-fn dag_pb_block(
+pub(super) fn dag_pb_block(
     profile: Profile,
     links: &[Link],
     data: &[u8],
@@ -173,7 +173,7 @@ pub fn symlink(
     Ok(leaf)
 }
 
-/// Builds a directory of one block from its entries.
+/// Builds a directory from its entries.
 pub struct DirectoryBuilder {
     profile: Profile,
     links: Vec<Link>,
@@ -195,14 +195,15 @@ impl DirectoryBuilder {
     /// Makes the block, or the blocks of a HAMT where one would be too large.
     ///
     /// # Errors
-    /// [`UnixFsError::TooLarge`] for over 256 KiB of entries.
+    /// [`UnixFsError::TooDeep`] if a HAMT cannot tell the names apart.
     pub fn finish(mut self, emit: &mut dyn FnMut(Block)) -> Result<Built, UnixFsError> {
         self.links.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         let data = PbData { kind: kind::DIRECTORY, ..PbData::default() }.encode(None);
-        let (cid, block) = dag_pb_block(self.profile, &self.links, &data)?;
-        if block.len() > DIRECTORY_BYTES_MAX {
-            return Err(UnixFsError::TooLarge);
+        if PbNode::encoded_len(&self.links, &data) > DIRECTORY_BYTES_MAX {
+            let (cid, tsize) = hamt::build(self.profile, self.links, emit)?;
+            return Ok(Leaf { cid, size: self.size, tsize });
         }
+        let (cid, block) = dag_pb_block(self.profile, &self.links, &data)?;
         let below: u64 = self.links.iter().map(|link| link.tsize).sum();
         let tsize = block.len() as u64 + below;
         emit(block);

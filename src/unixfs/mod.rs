@@ -3,11 +3,13 @@
 //! Pure: blocks in, blocks out. Sources: ipfs/specs "UnixFS", IPIP-499 (profiles).
 
 mod builder;
+mod hamt;
 mod node;
 mod protobuf;
 mod walk;
 
 pub use builder::{Built, DirectoryBuilder, FileBuilder, Leaf, symlink};
+pub use hamt::{Found, HamtCursor, split_shard};
 pub use node::{Child, Node};
 pub use protobuf::Link;
 pub(crate) use protobuf::PbNode;

@@ -1,7 +1,7 @@
 //! One block, understood.
 
 use super::{
-    Link, UnixFsError,
+    Link, UnixFsError, hamt,
     protobuf::{PbData, PbNode},
 };
 use barrow_wire::{Cid, Codec};
@@ -97,6 +97,9 @@ fn parse_dag_pb(block: &Bytes) -> Result<Node, UnixFsError> {
             let fanout = data.fanout.ok_or(UnixFsError::Malformed)?;
             if !fanout.is_power_of_two() || !(8..=FANOUT_MAX).contains(&fanout) {
                 return Err(UnixFsError::Malformed);
+            }
+            if data.hash_type != Some(hamt::HASH_TYPE) {
+                return Err(UnixFsError::Unsupported);
             }
             Ok(Node::HamtShard { fanout, links: node.links })
         }

@@ -102,21 +102,39 @@ impl PbNode {
         Ok(node)
     }
 
+    /// Bytes that [`Self::encode`] would give.
+    pub(crate) fn encoded_len(links: &[Link], data: &[u8]) -> usize {
+        let mut out = Vec::new();
+        let mut len = 0;
+        for link in links {
+            out.clear();
+            put_link(&mut out, link);
+            len += out.len();
+        }
+        out.clear();
+        put_bytes(&mut out, 1, data);
+        len + out.len()
+    }
+
     /// Writes a node in the canonical form: links first.
     pub(crate) fn encode(links: &[Link], data: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::new();
         for link in links {
-            let mut entry = Vec::with_capacity(64);
-            put_bytes(&mut entry, 1, &link.cid.to_bytes());
-            put_bytes(&mut entry, 2, link.name.as_bytes());
-            put_number(&mut entry, 3, link.tsize);
-            put_bytes(&mut out, 2, &entry);
+            put_link(&mut out, link);
         }
         if let Some(data) = data {
             put_bytes(&mut out, 1, data);
         }
         out
     }
+}
+
+fn put_link(out: &mut Vec<u8>, link: &Link) {
+    let mut entry = Vec::with_capacity(64);
+    put_bytes(&mut entry, 1, &link.cid.to_bytes());
+    put_bytes(&mut entry, 2, link.name.as_bytes());
+    put_number(&mut entry, 3, link.tsize);
+    put_bytes(out, 2, &entry);
 }
 
 fn parse_link(bytes: &[u8]) -> Result<Link, UnixFsError> {
