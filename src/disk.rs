@@ -158,6 +158,18 @@ impl Disk {
         })
     }
 
+    /// Makes what was put so far of an open dataset outlive a power cut.
+    ///
+    /// # Errors
+    /// The first that storing one of its blocks had, or that of the sync.
+    pub fn check_dataset(&self, id: DatasetId) -> Result<(), StoreError> {
+        let shared = self.0.clone();
+        self.control(move |store| {
+            let failed = shared.failed.lock().remove(&id);
+            failed.map_or_else(|| store.sync(), Err)
+        })
+    }
+
     /// Leaves a dataset unfinished; its blocks become cache.
     pub fn abandon_dataset(&self, id: DatasetId) {
         self.0.failed.lock().remove(&id);

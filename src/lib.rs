@@ -5,8 +5,10 @@ pub mod config;
 pub mod metrics;
 pub mod pool;
 
+pub mod car;
 pub mod dag;
 pub mod dag_cbor;
+pub mod dag_json;
 pub mod engine;
 pub mod local_store;
 pub mod unixfs;
@@ -17,9 +19,12 @@ pub mod reactor;
 pub mod workers;
 
 pub mod block_stream;
+pub mod car_import;
+pub mod car_stream;
 pub mod fetch;
 pub mod import;
 pub mod network_store;
+pub mod resolve;
 pub mod store_stream;
 
 pub mod node;

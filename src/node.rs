@@ -3,6 +3,9 @@
 use crate::{
     block::Block,
     block_stream,
+    car::{CarWalk, WalkOptions},
+    car_import::{self, CarImport, CarImportError},
+    car_stream::CarStream,
     config::{Config, PeerTarget},
     disk::{Disk, VerifyReport},
     engine::{Engine, EngineConfig, Input},
@@ -13,8 +16,9 @@ use crate::{
     network_store::NetworkStore,
     pool::Pool,
     reactor::{Keys, Parts, ReactorHandle, Setup},
+    resolve::{self, Followed, Resolved},
     store_stream::{BlockSource, GetError, Scope, StoreStream},
-    unixfs::{Leaf, Link, Node as UnixFsNode, Profile, UnixFsError},
+    unixfs::{Leaf, Link, Profile, content_size},
     workers,
 };
 use barrow_wire::{Cid, Identity, PeerId, StaticKey};
@@ -111,24 +115,6 @@ impl Stored {
         let cid = self.cid.to_string();
         serde_json::json!({"cid": cid, "root": cid, "size": self.size, "blocks": self.blocks})
     }
-}
-
-/// What a path leads to.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    /// Its own CID.
-    pub cid: Cid,
-    /// What it is.
-    pub kind: ResolvedKind,
-}
-
-/// What a CID with a path may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResolvedKind {
-    /// A file of so many bytes.
-    File(u64),
-    /// A directory with its entries.
-    Directory(Vec<Link>),
 }
 
 /// A running node. Cheap to clone; the last step of its life is [`Node::shutdown`].
@@ -351,48 +337,47 @@ impl Node {
         BlockSource::new(self.0.store.clone(), *cid, scope)
     }
 
-    /// The CID that a path leads to, whatever its block is.
+    /// The CID that a path leads to, whatever its block is, and the way there.
     ///
     /// # Errors
-    /// As [`Self::resolve`], without a look at what it leads to.
-    pub fn resolve_cid(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Cid, GetError> {
-        let Some((last, parents)) = path.split_last() else { return Ok(*root) };
-        match self.resolve(root, parents, scope)?.kind {
-            ResolvedKind::Directory(links) => links
-                .iter()
-                .find(|link| link.name == *last)
-                .map(|link| link.cid)
-                .ok_or_else(|| GetError::NoSuchPath(last.clone())),
-            ResolvedKind::File(_) => Err(GetError::NoSuchPath(last.clone())),
-        }
+    /// As [`resolve::follow`].
+    pub fn follow(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Followed, GetError> {
+        resolve::follow(&mut self.source(root, scope), root, path)
     }
 
-    /// Follows a path from a root.
+    /// Follows a path from a root, and looks at what is there.
     ///
     /// # Errors
-    /// [`GetError::NoSuchPath`] where an entry is missing, or as [`Self::get`].
+    /// As [`resolve::resolve`].
     pub fn resolve(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Resolved, GetError> {
-        let mut source = self.source(root, scope);
-        let mut cid = *root;
-        let mut names = path.iter();
-        loop {
-            let block = source.block(&cid)?;
-            let node = UnixFsNode::parse(&cid, &block)?;
-            let Some(name) = names.next() else {
-                let kind = match node {
-                    UnixFsNode::File { size, .. } => ResolvedKind::File(size),
-                    UnixFsNode::Symlink(target) => ResolvedKind::File(target.len() as u64),
-                    UnixFsNode::Directory(links) => ResolvedKind::Directory(links),
-                    UnixFsNode::HamtShard { .. } => return Err(UnixFsError::Unsupported.into()),
-                };
-                return Ok(Resolved { cid, kind });
-            };
-            let UnixFsNode::Directory(links) = node else {
-                return Err(GetError::NoSuchPath(name.clone()));
-            };
-            let entry = links.iter().find(|link| link.name == *name);
-            cid = entry.ok_or_else(|| GetError::NoSuchPath(name.clone()))?.cid;
-        }
+        resolve::resolve(&mut self.source(root, scope), root, path)
+    }
+
+    /// The entries of a directory, at most `entries_max`.
+    ///
+    /// # Errors
+    /// As [`resolve::list`].
+    pub fn list(&self, cid: &Cid, scope: Scope, entries_max: usize) -> Result<Vec<Link>, GetError> {
+        resolve::list(&mut self.source(cid, scope), cid, entries_max)
+    }
+
+    /// The blocks of a path and what it leads to, as a CAR.
+    pub fn car(&self, followed: &Followed, options: WalkOptions, scope: Scope) -> CarStream {
+        let root = followed.roots.first().copied().unwrap_or(followed.cid);
+        let walk = CarWalk::new(&followed.trail, followed.cid, options);
+        CarStream::new(self.source(&root, scope), walk, root)
+    }
+
+    /// Stores the blocks of a CAR, and pins its roots as far as all below them is here.
+    ///
+    /// # Errors
+    /// As [`car_import::import`].
+    pub fn import_car(
+        &self,
+        input: &mut dyn Read,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<CarImport, CarImportError> {
+        car_import::import(&self.0.disk, &self.0.pool, input, unix_seconds(), progress)
     }
 
     /// Keeps a dataset: fetches what lacks, and returns when all of it is verified and synced.
@@ -430,10 +415,7 @@ impl Node {
 
     /// Bytes of a file, or of all that a directory's entries say.
     fn content_size(&self, cid: &Cid) -> Result<u64, GetError> {
-        Ok(match self.resolve(cid, &[], Scope::Local)?.kind {
-            ResolvedKind::File(size) => size,
-            ResolvedKind::Directory(links) => links.iter().map(|link| link.tsize).sum(),
-        })
+        Ok(content_size(cid, &self.block(cid, Scope::Local)?))
     }
 
     // --- Datasets ---

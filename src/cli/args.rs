@@ -151,6 +151,22 @@ pub const COMMANDS: &[Command] = &[
         flags: &[],
     },
     Command {
+        name: "import",
+        operands: "FILE.car|-",
+        counts: (1, 1),
+        help: "store the blocks of a CAR, pin its roots; exit status 3 if one is not whole",
+        example: "barrow import site.car",
+        flags: &[],
+    },
+    Command {
+        name: "export",
+        operands: "CID",
+        counts: (1, 1),
+        help: "write all blocks of a dataset as a CAR",
+        example: "barrow export bafybei… -o site.car",
+        flags: &[flag("output", "FILE", "where it goes, also -o [default: standard output]")],
+    },
+    Command {
         name: "id",
         operands: "",
         counts: (0, 0),

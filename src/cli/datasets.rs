@@ -4,7 +4,7 @@ use super::{
     Access, CliError, args::Args, client::Content, human, output, progress::Progress,
     settings::Settings,
 };
-use crate::{node::ResolvedKind, store_stream::Scope};
+use crate::{resolve::ResolvedKind, store_stream::Scope};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::{
@@ -103,7 +103,7 @@ fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Con
     }
 }
 
-fn copy(
+pub(super) fn copy(
     mut reader: Box<dyn Read>,
     out: &mut dyn Write,
     from: u64,

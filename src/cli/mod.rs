@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod args;
+mod car;
 mod client;
 mod datasets;
 mod demo;
@@ -149,6 +150,8 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "stat" => datasets::stat(args, &settings),
         "rm" => datasets::rm(args, &settings),
         "gc" => datasets::gc(args, &settings),
+        "import" => car::import(args, &settings),
+        "export" => car::export(args, &settings),
         "verify" => datasets::verify(args, &settings),
         "id" => serve::id(args, &settings),
         "peers" => serve::peers(args, &settings),

@@ -172,9 +172,9 @@ impl Read for PiecesReader {
 }
 
 /// Tells of what is read.
-struct Counted<'a> {
-    reader: &'a mut dyn Read,
-    progress: &'a mut Progress,
+pub(super) struct Counted<'a> {
+    pub(super) reader: &'a mut dyn Read,
+    pub(super) progress: &'a mut Progress,
 }
 
 impl Read for Counted<'_> {

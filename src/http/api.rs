@@ -2,6 +2,7 @@
 
 use super::{error, get_error, jobs};
 use crate::{
+    car_import::CarImportError,
     config::PeerTarget,
     gate::{Reply, ReplyBody, Request},
     local_store::StoreError,
@@ -43,14 +44,17 @@ pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Repl
         }),
         ("POST", "put", "") => put(node, request),
         ("POST", "blocks", "") => put_blocks(node, request),
+        ("POST", "import", "") => import(node, request),
         ("POST", "gc", "") => match node.gc() {
             Ok(removed) => json_reply(&json!(removed)),
             Err(failed) => store_error(&failed),
         },
         ("POST", "verify", "") => verify(node),
-        (_, "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "gc" | "verify", _) => {
-            error(405, "method_not_allowed", "this is not done here")
-        }
+        (
+            _,
+            "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc" | "verify",
+            _,
+        ) => error(405, "method_not_allowed", "this is not done here"),
         _ => error(404, "not_found", "there is nothing here"),
     }
 }
@@ -215,6 +219,16 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
 fn put_blocks(node: &Node, request: &mut Request<'_>) -> Reply {
     let options = PutOptions { name: request.param("name"), ..PutOptions::default() };
     stored(node.put_blocks(request.body(), options))
+}
+
+fn import(node: &Node, request: &mut Request<'_>) -> Reply {
+    match node.import_car(request.body(), &mut |_| {}) {
+        Ok(imported) => json_reply(&json!(imported)),
+        Err(CarImportError::Store(failed)) => store_error(&failed),
+        Err(failed @ (CarImportError::Car(_) | CarImportError::Block(..))) => {
+            error(400, "bad_car", &failed.to_string())
+        }
+    }
 }
 
 fn stored(stored: Result<Stored, PutError>) -> Reply {

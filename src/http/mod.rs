@@ -3,13 +3,11 @@
 mod api;
 mod gateway;
 mod jobs;
-mod listing;
-mod media_type;
 mod metrics;
 mod policy;
 
 pub(crate) use api::{about, store_stat};
-pub(crate) use listing::escape_url;
+pub(crate) use gateway::escape_url;
 
 use crate::{
     gate::{Gate, GateConfig, Reply, Request},

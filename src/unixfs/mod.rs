@@ -10,7 +10,7 @@ mod walk;
 
 pub use builder::{Built, DirectoryBuilder, FileBuilder, Leaf, symlink};
 pub use hamt::{Found, HamtCursor, split_shard};
-pub use node::{Child, Node};
+pub use node::{Child, Node, content_size};
 pub use protobuf::Link;
 pub(crate) use protobuf::PbNode;
 pub use walk::{FileWalk, Step};

@@ -71,6 +71,19 @@ impl Node {
     }
 }
 
+/// Bytes of a file, or of all that the entries of a directory say; of other data those of the
+/// block.
+pub fn content_size(cid: &Cid, block: &Bytes) -> u64 {
+    match Node::parse(cid, block) {
+        Ok(Node::File { size, .. }) => size,
+        Ok(Node::Directory(links) | Node::HamtShard { links, .. }) => {
+            links.iter().fold(0, |sum, link| sum.saturating_add(link.tsize))
+        }
+        Ok(Node::Symlink(target)) => target.len() as u64,
+        Err(_) => block.len() as u64,
+    }
+}
+
 fn parse_dag_pb(block: &Bytes) -> Result<Node, UnixFsError> {
     let node = PbNode::parse(block)?;
     let field = block.slice(node.data.ok_or(UnixFsError::Unsupported)?);

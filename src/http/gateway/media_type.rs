@@ -74,8 +74,26 @@ pub(super) fn of_start(start: &[u8]) -> &'static str {
         Ok(_) => true,
         Err(error) => error.error_len().is_none() && error.valid_up_to() + 4 > start.len(),
     };
+    if is_json(start) {
+        return "application/json";
+    }
     let control = start.iter().any(|&byte| byte < 0x20 && !b"\t\n\r\x0c\x1b".contains(&byte));
     if text && !control { "text/plain; charset=utf-8" } else { "application/octet-stream" }
+}
+
+/// Whether these bytes are JSON, or the beginning of it; a number or a word alone is text.
+fn is_json(start: &[u8]) -> bool {
+    if !matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        return false;
+    }
+    let parsed: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(start);
+    parsed.map_or_else(|error| error.is_eof(), |_| true)
+}
+
+/// Whether a browser would run what is in such a file.
+pub(super) fn is_active(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.contains("html") || essence.contains("xml") || essence.contains("svg")
 }
 
 #[cfg(test)]

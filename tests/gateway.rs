@@ -1,0 +1,185 @@
+//! The gateway's other forms, between real processes: CARs in and out, large directories, ranges
+//! where blocks lack.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "flow/node.rs"]
+#[allow(dead_code)]
+mod node;
+
+use node::{Node, make_file, run};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+fn text(output: &std::process::Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap().trim().into()
+}
+
+/// A CAR's header, and its sections one by one.
+fn split(car: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut sections = Vec::new();
+    let mut rest = car;
+    while !rest.is_empty() {
+        let (mut len, mut at) = (0, 0);
+        loop {
+            len |= usize::from(rest[at] & 0x7f) << (7 * at);
+            at += 1;
+            if rest[at - 1] < 0x80 {
+                break;
+            }
+        }
+        sections.push(rest[..at + len].to_vec());
+        rest = &rest[at + len..];
+    }
+    let header = sections.remove(0);
+    (header, sections)
+}
+
+#[test]
+fn a_tree_leaves_as_a_car_and_comes_back_as_the_same_cid_pinned() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    make_file(&tree.join("sub/large"), 5 << 20, 1);
+    fs::write(tree.join("same"), "twice").unwrap();
+    fs::write(tree.join("sub/same"), "twice").unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&tree);
+    let car = dir.path().join("tree.car");
+    let export = a.run(&["export", &cid, "-o", car.to_str().unwrap()]);
+    assert!(export.status.success(), "{export:?}");
+    let by_http = a.get(&format!("/ipfs/{cid}?format=car"));
+    assert_eq!(by_http.header("transfer-encoding"), Some("chunked"));
+
+    // Into a node that serves, and into a store without one.
+    let b = Node::start(&dir.path().join("b"), &[]);
+    let alone = dir.path().join("c");
+    let import = b.run(&["import", car.to_str().unwrap()]);
+    assert_eq!((text(&import), import.status.code()), (cid.clone(), Some(0)), "{import:?}");
+    let import = run(&alone, &["import", car.to_str().unwrap()]);
+    assert_eq!((text(&import), import.status.code()), (cid.clone(), Some(0)), "{import:?}");
+    assert!(text(&run(&alone, &["ls"])).contains(&cid));
+    b.run(&["gc"]);
+    let large = b.get(&format!("/ipfs/{cid}/sub/large"));
+    assert!(large.body == fs::read(tree.join("sub/large")).unwrap());
+    // The store's own export is byte for byte the serving node's.
+    let again = run(&alone, &["export", &cid]);
+    assert!(again.stdout == fs::read(&car).unwrap());
+}
+
+#[test]
+fn a_car_that_is_cut_or_wrong_pins_nothing_and_one_that_lacks_a_block_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 3 << 20, 2);
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&file);
+    let car = a.run(&["export", &cid]).stdout;
+    let (header, sections) = split(&car);
+    assert_eq!(sections.len(), 4);
+    let path = dir.path().join("x.car");
+    let b = Node::start(&dir.path().join("b"), &[]);
+    let import = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        b.run(&["import", path.to_str().unwrap()])
+    };
+    assert_eq!(import(&car[..car.len() - 1]).status.code(), Some(1));
+    let mut wrong = car.clone();
+    let last = wrong.len() - 1;
+    wrong[last] ^= 1;
+    assert_eq!(import(&wrong).status.code(), Some(1));
+    assert_eq!(import(b"").status.code(), Some(1));
+    assert_eq!(import(&[0xff; 64]).status.code(), Some(1));
+    assert_eq!(text(&b.run(&["ls"])), "");
+
+    b.run(&["gc"]);
+    let without_last = [header, sections[..3].concat()].concat();
+    let lacking = import(&without_last);
+    assert_eq!(lacking.status.code(), Some(3), "{lacking:?}");
+    assert_eq!(text(&b.run(&["ls"])), "");
+    // What is here is served, and what lacks ends the stream so that the client sees it.
+    let range = b.request("GET", &format!("/ipfs/{cid}"), &[("Range", "bytes=0-9")]);
+    assert_eq!((range.status, range.body.len()), (206, 10));
+    let whole = b.get(&format!("/ipfs/{cid}?format=car&dag-scope=entity&entity-bytes=0:1048575"));
+    assert_eq!(split(&unchunked(&whole.body)).1.len(), 2);
+    let out = dir.path().join("out");
+    for target in [format!("/ipfs/{cid}?format=car"), format!("/ipfs/{cid}")] {
+        let url = format!("http://{}{target}", b.http);
+        let curl = Command::new("curl").args(["-s", "-o", out.to_str().unwrap(), &url]).status();
+        assert!(matches!(curl.unwrap().code(), Some(18 | 56)), "curl tells of the cut");
+    }
+}
+
+/// What a body in chunks holds.
+fn unchunked(body: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), body);
+    loop {
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if len == 0 {
+            return out;
+        }
+        out.extend_from_slice(&rest[end + 2..end + 2 + len]);
+        rest = &rest[end + 4 + len..];
+    }
+}
+
+#[test]
+fn a_directory_of_many_files_is_sharded_and_walked_through_the_swarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    for n in 0..6_000 {
+        fs::write(tree.join(format!("file number {n}.txt")), format!("{n}")).unwrap();
+    }
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&tree);
+    let b = Node::start(&dir.path().join("b"), &[&a.peer]);
+    assert_eq!(b.get(&format!("/ipfs/{cid}/file%20number%204711.txt")).body, b"4711");
+    assert!(b.metric("blocks_received_total") < 10, "only the shards on the way came");
+    assert_eq!(b.get(&format!("/ipfs/{cid}/file%20number%206000.txt")).status, 404);
+    let page = String::from_utf8(b.get(&format!("/ipfs/{cid}/")).body).unwrap();
+    assert!((0..6_000).all(|n| page.contains(&format!(">file number {n}.txt<"))));
+    assert!(b.run(&["pin", &cid]).status.success());
+}
+
+#[test]
+fn a_page_of_the_swarm_is_not_in_the_nodes_origin_and_a_post_of_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page.html");
+    fs::write(&page, "<!doctype html><script>fetch('/api/v1/gc',{method:'POST'})</script>")
+        .unwrap();
+    let node = Node::start(Path::new(&dir.path().join("node")), &[]);
+    let cid = node.put(&page);
+    let shown = node.get(&format!("/ipfs/{cid}?filename=page.html"));
+    let policy = shown.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("sandbox") && !policy.contains("same-origin"), "{policy}");
+    // As a sandboxed page is named to servers.
+    assert_eq!(node.request("POST", "/api/v1/gc", &[("Origin", "null")]).status, 403);
+}
+
+#[test]
+fn a_car_may_be_streamed_from_standard_input_and_hostile_headers_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("node"), &[]);
+    let mut child = Command::new(node::BARROW)
+        .args(["--data-dir", node.dir.to_str().unwrap(), "import", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A header that says it has a gigabyte.
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = stdin.write_all(&[0x80, 0x80, 0x80, 0x80, 0x04]);
+    let _ = stdin.write_all(&[0xa2; 4_096]);
+    drop(stdin);
+    let mut message = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(message.contains("header"), "{message}");
+    assert!(node.peak_mib() < 64, "{} MiB", node.peak_mib());
+}
