@@ -46,7 +46,7 @@ impl CarImport {
 /// Why a CAR was not imported.
 #[derive(Debug)]
 pub enum CarImportError {
-    /// It is none, or was cut off. What came before is cache.
+    /// It is none, or was cut off.
     Car(CarError),
     /// A block is not what its codec says.
     Block(Box<Cid>, UnixFsError),
@@ -84,7 +84,7 @@ impl From<StoreError> for CarImportError {
 /// whole.
 ///
 /// # Errors
-/// [`CarImportError`]; then nothing is pinned, and what came is cache.
+/// [`CarImportError`]; then nothing is pinned, and nothing of it stays.
 pub fn import(
     disk: &Disk,
     pool: &Pool,
@@ -99,8 +99,11 @@ pub fn import(
         }
         Ok(done)
     });
-    // What no root took is cache from now on.
-    disk.abandon_dataset(dataset);
+    match &done {
+        // What no root took is cache from now on.
+        Ok(_) => disk.abandon_dataset(dataset),
+        Err(_) => disk.discard_dataset(dataset),
+    }
     done
 }
 
@@ -133,7 +136,8 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
         return Ok(imported(true, 0));
     };
     let dataset = disk.begin_dataset()?;
-    let outcome = refer(disk, root, dataset).and_then(|missing| {
+    let refer = &mut |here| disk.reference(dataset, here);
+    let outcome = walk_local(disk, root, refer).and_then(|missing| {
         if missing > 0 {
             disk.abandon_dataset(dataset);
             return Ok(imported(false, missing));
@@ -156,8 +160,15 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
     outcome
 }
 
-/// Notes all blocks below a root for a dataset; gives how many lack.
-fn refer(disk: &Disk, root: Cid, dataset: DatasetId) -> Result<u64, CarImportError> {
+/// Gives all blocks of a DAG that are here to `each`, and tells how many are known to lack.
+///
+/// # Errors
+/// If the store cannot be asked, or a block is not what its codec says.
+pub fn walk_local(
+    disk: &Disk,
+    root: Cid,
+    each: &mut dyn FnMut(Vec<Multihash>),
+) -> Result<u64, CarImportError> {
     let mut seen: HashSet<Multihash> = HashSet::new();
     let mut todo = vec![root];
     let mut missing = 0;
@@ -184,7 +195,7 @@ fn refer(disk: &Disk, root: Cid, dataset: DatasetId) -> Result<u64, CarImportErr
             }
         }
         if !here.is_empty() {
-            disk.reference(dataset, here);
+            each(here);
         }
     }
     Ok(missing)

@@ -181,6 +181,17 @@ impl Disk {
         let _ = self.0.writes.send(Write::Control(Box::new(abandon)));
     }
 
+    /// Gives up an unfinished dataset; the space of what only it has is given back.
+    pub fn discard_dataset(&self, id: DatasetId) {
+        self.0.failed.lock().remove(&id);
+        let discard = move |store: &mut LocalStore| {
+            if let Err(error) = store.discard_dataset(id) {
+                log::warn!("an unfinished dataset is left until the next start: {error}");
+            }
+        };
+        let _ = self.0.writes.send(Write::Control(Box::new(discard)));
+    }
+
     /// Makes everything put so far outlive a power cut.
     ///
     /// # Errors

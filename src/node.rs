@@ -289,7 +289,7 @@ impl Node {
         let (root, size) = match fill(&mut |block| disk.put(block, Some(dataset))) {
             Ok(filled) => filled,
             Err(error) => {
-                disk.abandon_dataset(dataset);
+                disk.discard_dataset(dataset);
                 return Err(PutError::Import(error));
             }
         };
@@ -366,6 +366,17 @@ impl Node {
         let root = followed.roots.first().copied().unwrap_or(followed.cid);
         let walk = CarWalk::new(&followed.trail, followed.cid, options);
         CarStream::new(self.source(&root, scope), walk, root)
+    }
+
+    /// Whether all blocks of a DAG are here.
+    ///
+    /// # Errors
+    /// As [`car_import::walk_local`].
+    pub fn is_here(&self, root: &Cid) -> Result<bool, CarImportError> {
+        if self.dataset(root)?.is_some() {
+            return Ok(true);
+        }
+        Ok(car_import::walk_local(&self.0.disk, *root, &mut |_| {})? == 0)
     }
 
     /// Stores the blocks of a CAR, and pins its roots as far as all below them is here.

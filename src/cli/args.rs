@@ -191,6 +191,14 @@ pub const COMMANDS: &[Command] = &[
         flags: &[],
     },
     Command {
+        name: "transfers",
+        operands: "[cancel JOB]",
+        counts: (0, 2),
+        help: "list what the running node fetches to keep, or end one",
+        example: "barrow transfers cancel 3",
+        flags: &[],
+    },
+    Command {
         name: "demo",
         operands: "[FILE]",
         counts: (0, 1),

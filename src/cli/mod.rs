@@ -155,6 +155,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "verify" => datasets::verify(args, &settings),
         "id" => serve::id(args, &settings),
         "peers" => serve::peers(args, &settings),
+        "transfers" => serve::transfers(args, &settings),
         "connect" => serve::connect(args, &settings),
         "demo" => demo::demo(args),
         other => Err(CliError::Usage(format!("{other} is in the table and not done"))),

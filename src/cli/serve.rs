@@ -108,3 +108,31 @@ pub(super) fn connect(args: &Args, settings: &Settings) -> Result<(), CliError> 
     serving(settings)?.post("/api/v1/peers", &mut body.as_bytes())?;
     Ok(())
 }
+
+pub(super) fn transfers(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let operand = |at| args.operand(at).map_err(CliError::Usage);
+    let transfers = match (operand(0)?, operand(1)?) {
+        (None, _) => serving(settings)?.get_json("/api/v1/transfers")?["transfers"].take(),
+        (Some("cancel"), Some(job)) => {
+            let job = crate::http::escape_url(job);
+            json!([serving(settings)?.delete(&format!("/api/v1/transfers/{job}"))?])
+        }
+        (Some(_), _) => return Err(CliError::Usage("usage: barrow transfers [cancel JOB]".into())),
+    };
+    for transfer in transfers.as_array().into_iter().flatten() {
+        if args.has("json") {
+            output::json(transfer)?;
+            continue;
+        }
+        let text = |key: &str| transfer[key].as_str().unwrap_or_default().to_owned();
+        let fetched = super::human::bytes(transfer["bytes_fetched"].as_u64().unwrap_or(0));
+        output::text(&format!(
+            "{}  {}  {}  {} blocks, {fetched} fetched\n",
+            transfer["job"],
+            text("cid"),
+            text("status"),
+            transfer["blocks"]
+        ))?;
+    }
+    Ok(())
+}

@@ -110,6 +110,11 @@ impl Client {
         }
     }
 
+    /// Whether something waits for the client to read.
+    pub(super) const fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// Reads what there is, as far as it may wait here.
     pub(super) fn read(&mut self) -> Result<(), Over> {
         let wanted = matches!(self.stage, Stage::Idle) || self.upload.is_some();

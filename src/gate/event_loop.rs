@@ -514,6 +514,8 @@ impl GateLoop {
                 (Stage::Idle, true) => HEAD_TIMEOUT,
                 // The handler, and what it waits for, has limits of its own.
                 (Stage::Queued(_) | Stage::Working, _) if client.upload.is_none() => continue,
+                // So has a body, while its client takes what there is.
+                (Stage::Answering, _) if !client.is_blocked() => continue,
                 (Stage::Queued(_) | Stage::Working | Stage::Answering, _) => STALL_TIMEOUT,
                 (Stage::Lingering, _) => LINGER_TIMEOUT,
             };

@@ -43,7 +43,12 @@ impl Request<'_> {
 
     /// A parameter of the query, unescaped; the first of its name.
     pub fn param(&self, name: &str) -> Option<String> {
-        self.query.split('&').find_map(|pair| {
+        self.params(name).next()
+    }
+
+    /// All parameters of a name, unescaped.
+    pub fn params<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
+        self.query.split('&').filter_map(move |pair| {
             let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
             (own == name).then(|| unescape(&value.replace('+', " ")))?
         })

@@ -1,6 +1,6 @@
 //! The node's own JSON, for the command line and for scripts.
 
-use super::{error, get_error, jobs};
+use super::{App, error, get_error, jobs, json_reply, transfers::Transfers};
 use crate::{
     car_import::CarImportError,
     config::PeerTarget,
@@ -16,7 +16,8 @@ use std::io::Read as _;
 /// Bytes of a JSON body at most.
 const JSON_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Reply {
+pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply {
+    let node = &app.node;
     let (noun, name) = rest.split_once('/').unwrap_or((rest, ""));
     match (&request.method[..], noun, name) {
         ("GET", "node", "") => {
@@ -36,12 +37,15 @@ pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Repl
             Ok(None) => error(404, "not_found", "no such dataset is stored here"),
             Err(failed) => store_error(&failed),
         }),
-        ("POST", "pins", name) => with_cid(name, |cid| pin(node, cid)),
+        ("POST", "pins", name) => with_cid(name, |cid| pin(app, cid)),
         ("DELETE", "pins", name) => with_cid(name, |cid| match node.unpin(cid) {
             Ok(true) => json_reply(&json!({ "unpinned": cid.to_string() })),
             Ok(false) => error(404, "not_found", "no such dataset is stored here"),
             Err(failed) => store_error(&failed),
         }),
+        ("GET", "transfers", "") => json_reply(&json!({ "transfers": app.transfers.to_json() })),
+        ("DELETE", "transfers", name) => cancel(&app.transfers, name),
+        ("GET", "events", "") => app.events.listen(node, &app.transfers),
         ("POST", "put", "") => put(node, request),
         ("POST", "blocks", "") => put_blocks(node, request),
         ("POST", "import", "") => import(node, request),
@@ -52,20 +56,15 @@ pub(super) fn answer(node: &Node, request: &mut Request<'_>, rest: &str) -> Repl
         ("POST", "verify", "") => verify(node),
         (
             _,
-            "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc" | "verify",
+            "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc" | "verify"
+            | "transfers" | "events",
             _,
         ) => error(405, "method_not_allowed", "this is not done here"),
         _ => error(404, "not_found", "there is nothing here"),
     }
 }
 
-fn json_reply(value: &Value) -> Reply {
-    Reply::new(200, "application/json", value.to_string())
-        .with("x-content-type-options", "nosniff")
-        .with("cache-control", "no-store")
-}
-
-fn store_error(failed: &StoreError) -> Reply {
+pub(super) fn store_error(failed: &StoreError) -> Reply {
     let (status, code) = match failed {
         StoreError::OverQuota => (507, "over_quota"),
         StoreError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
@@ -163,10 +162,20 @@ fn dataset(node: &Node, cid: &Cid) -> Reply {
     }
 }
 
-fn pin(node: &Node, cid: &Cid) -> Reply {
-    let (node, cid) = (node.clone(), *cid);
+fn cancel(transfers: &Transfers, job: &str) -> Reply {
+    match transfers.get(job) {
+        Some(transfer) => {
+            transfer.cancel();
+            json_reply(&transfer.to_json())
+        }
+        None => error(404, "not_found", "there is no such transfer"),
+    }
+}
+
+fn pin(app: &App, cid: &Cid) -> Reply {
+    let (transfers, node, cid) = (app.transfers.clone(), app.node.clone(), *cid);
     jobs::run(move |teller| {
-        let done = node.pin(&cid, &mut |progress| teller.tell(|| json!(progress)));
+        let done = transfers.pin(&node, &cid, &mut |progress| teller.tell(|| json!(progress)));
         match done {
             Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
             Err(failed) => Err(error_value(&get_error(&failed))),
@@ -234,7 +243,13 @@ fn import(node: &Node, request: &mut Request<'_>) -> Reply {
 fn stored(stored: Result<Stored, PutError>) -> Reply {
     match stored {
         Ok(stored) => json_reply(&stored.to_json()),
-        Err(PutError::Store(failed)) => store_error(&failed),
-        Err(PutError::Import(failed)) => error(400, "upload", &failed.to_string()),
+        Err(failed) => put_error(&failed),
+    }
+}
+
+pub(super) fn put_error(failed: &PutError) -> Reply {
+    match failed {
+        PutError::Store(failed) => store_error(failed),
+        PutError::Import(failed) => error(400, "upload", &failed.to_string()),
     }
 }

@@ -43,25 +43,35 @@ struct LinesBody(Arc<Mutex<Lines>>);
 /// Runs `job` on a thread of its own; what it tells, and at last its result, are the answer's
 /// lines. When the client leaves, [`Teller::tell`] says so.
 pub(super) fn run(job: impl FnOnce(&mut Teller) -> Result<Value, Value> + Send + 'static) -> Reply {
-    if JOBS.fetch_add(1, Ordering::Relaxed) >= JOBS_MAX {
-        JOBS.fetch_sub(1, Ordering::Relaxed);
-        return super::error(503, "busy", "too many jobs run at this time");
-    }
     let lines = Arc::new(Mutex::new(Lines::default()));
     let mut teller = Teller { lines: lines.clone(), told: Instant::now() };
-    let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
+    let spawned = spawn(move || {
         let last = job(&mut teller).unwrap_or_else(|error| error);
         teller.end(&last);
-        JOBS.fetch_sub(1, Ordering::Relaxed);
     });
-    if let Err(error) = spawned {
-        JOBS.fetch_sub(1, Ordering::Relaxed);
-        return super::error(503, "busy", &error.to_string());
+    if let Err(reply) = spawned {
+        return reply;
     }
     let body = ReplyBody::Stream(Box::new(LinesBody(lines)), None);
     Reply { status: 200, headers: Vec::new(), body }
         .with("content-type", "application/x-ndjson")
         .with("cache-control", "no-store")
+}
+
+/// Runs `job` on a thread of its own, if not too many run.
+pub(super) fn spawn(job: impl FnOnce() + Send + 'static) -> Result<(), Reply> {
+    if JOBS.fetch_add(1, Ordering::Relaxed) >= JOBS_MAX {
+        JOBS.fetch_sub(1, Ordering::Relaxed);
+        return Err(super::error(503, "busy", "too many jobs run at this time"));
+    }
+    let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
+        job();
+        JOBS.fetch_sub(1, Ordering::Relaxed);
+    });
+    spawned.map(|_| ()).map_err(|error| {
+        JOBS.fetch_sub(1, Ordering::Relaxed);
+        super::error(503, "busy", &error.to_string())
+    })
 }
 
 impl Teller {

@@ -1,10 +1,14 @@
 //! What is answered over HTTP: the gateway, the node's own API, metrics and health.
 
 mod api;
+mod codex;
+mod events;
 mod gateway;
 mod jobs;
 mod metrics;
 mod policy;
+mod routing;
+mod transfers;
 
 pub(crate) use api::{about, store_stat};
 pub(crate) use gateway::escape_url;
@@ -19,9 +23,18 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 /// Requests by their status, for the metrics.
 type Statuses = parking_lot::Mutex<std::collections::BTreeMap<u16, u64>>;
 
+/// What handlers work with.
+struct App {
+    node: Node,
+    statuses: Arc<Statuses>,
+    transfers: transfers::Transfers,
+    events: events::Events,
+}
+
 /// The HTTP side of a node.
 pub struct HttpServer {
     gate: Gate,
+    events: events::Events,
 }
 
 impl HttpServer {
@@ -34,10 +47,14 @@ impl HttpServer {
         let policy = Arc::new(policy::Policy::new(config, address)?);
         let statuses = Arc::new(Statuses::default());
         let counters = node.metrics().clone();
-        let handler = {
-            let (node, statuses) = (node.clone(), statuses.clone());
-            Arc::new(move |request: &mut Request<'_>| route(&node, &statuses, request))
+        let app = App {
+            node: node.clone(),
+            statuses: statuses.clone(),
+            transfers: transfers::Transfers::default(),
+            events: events::Events::default(),
         };
+        let events = app.events.clone();
+        let handler = Arc::new(move |request: &mut Request<'_>| route(&app, request));
         let bound = policy.clone();
         let gate = Gate::start(GateConfig {
             address,
@@ -51,7 +68,7 @@ impl HttpServer {
             answered: Arc::new(move |status| *statuses.lock().entry(status).or_insert(0) += 1),
         })?;
         bound.set_port(gate.address().port());
-        Ok(Self { gate })
+        Ok(Self { gate, events })
     }
 
     /// Where it listens.
@@ -61,26 +78,39 @@ impl HttpServer {
 
     /// Finishes what is under way within `limit`.
     pub fn shutdown(self, limit: Duration) {
+        // Listening has no end of its own.
+        self.events.close();
         self.gate.shutdown(limit);
     }
 }
 
-fn route(node: &Node, statuses: &Statuses, request: &mut Request<'_>) -> Reply {
+fn route(app: &App, request: &mut Request<'_>) -> Reply {
     let path = request.path.clone();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
-        ("ipfs", rest) => gateway::answer(node, request, rest),
-        ("api", rest) => match rest.strip_prefix("v1/") {
-            Some(rest) => api::answer(node, request, rest),
-            None => error(404, "not_found", "there is no such API"),
+        ("ipfs", rest) => gateway::answer(&app.node, request, rest),
+        ("api", rest) => match rest.split_once('/') {
+            Some(("v1", rest)) => api::answer(app, request, rest),
+            Some(("codex" | "storage", rest)) => match rest.strip_prefix("v1/") {
+                Some(rest) => codex::answer(app, request, rest),
+                None => error(404, "not_found", "there is no such API"),
+            },
+            Some(_) | None => error(404, "not_found", "there is no such API"),
         },
-        ("healthz", "") => match node.health() {
+        ("routing", rest) => routing::answer(&app.node, request, rest),
+        ("healthz", "") => match app.node.health() {
             Ok(()) => Reply::new(200, "text/plain; charset=utf-8", "ok\n"),
             Err(reason) => error(503, "unhealthy", &reason),
         },
-        ("metrics", "") => metrics::answer(node, &statuses.lock()),
+        ("metrics", "") => metrics::answer(&app.node, &app.statuses.lock()),
         _ => error(404, "not_found", "there is nothing here"),
     }
+}
+
+fn json_reply(value: &serde_json::Value) -> Reply {
+    Reply::new(200, "application/json", value.to_string())
+        .with("x-content-type-options", "nosniff")
+        .with("cache-control", "no-store")
 }
 
 /// An answer that tells of an error, as all do.

@@ -337,6 +337,20 @@ impl LocalStore {
         index::delete_refs(&self.index, id.0)
     }
 
+    /// Gives up an unfinished dataset with the blocks that only it refers to.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn discard_dataset(&mut self, id: DatasetId) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        self.sync()?;
+        self.begin()?;
+        self.sweep(|index| index::only_of(index, id.0, GC_BATCH), &mut removed)?;
+        self.abandon_dataset(id)?;
+        self.sync()?;
+        Ok(removed)
+    }
+
     fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
         let info = serde_json::to_string(dataset).expect("plain data becomes JSON");
         self.append(&Header::new(Kind::Dataset, id, None, info.as_bytes()), info.as_bytes())?;

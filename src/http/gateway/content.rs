@@ -68,14 +68,14 @@ pub(super) fn finish(asked: &Asked<'_, '_>, mut reply: Reply) -> Reply {
 }
 
 /// Whether the client has what is tagged so (RFC 9110, section 13.1.2: weakly compared).
-pub(super) fn is_unchanged(request: &Request<'_>, etag: &str) -> bool {
+pub(in crate::http) fn is_unchanged(request: &Request<'_>, etag: &str) -> bool {
     let bare = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     request.header("if-none-match").is_some_and(|known| {
         known.split(',').map(str::trim).any(|one| one == "*" || bare(one) == bare(etag))
     })
 }
 
-pub(super) fn unchanged(etag: &str, cache_control: &str) -> Reply {
+pub(in crate::http) fn unchanged(etag: &str, cache_control: &str) -> Reply {
     Reply { status: 304, headers: Vec::new(), body: ReplyBody::Absent(None) }
         .with("etag", etag)
         .with("cache-control", cache_control)
@@ -83,7 +83,7 @@ pub(super) fn unchanged(etag: &str, cache_control: &str) -> Reply {
 
 /// The first range asked for, if it is one of bytes that can be satisfied and `If-Range`, if
 /// given, names what is here.
-pub(super) fn wanted_range(
+pub(in crate::http) fn wanted_range(
     request: &Request<'_>,
     etag: &str,
     size: u64,
@@ -115,7 +115,7 @@ pub(super) fn wanted_range(
 }
 
 /// Names a download: plain where the name is plain, else as RFC 5987 says.
-pub(super) fn disposition(how: &str, name: &str) -> String {
+pub(in crate::http) fn disposition(how: &str, name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if c.is_ascii_graphic() && !"\"\\/%".contains(c) || c == ' ' { c } else { '_' })

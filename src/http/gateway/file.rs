@@ -72,7 +72,7 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed, shown: Shown) -
 }
 
 /// A file's bytes as the body of an answer.
-pub(super) struct FileBody {
+pub(in crate::http) struct FileBody {
     first: Option<Bytes>,
     stream: StoreStream,
     range: Range<u64>,
@@ -81,7 +81,7 @@ pub(super) struct FileBody {
 impl FileBody {
     /// Waits for the first bytes, so that what cannot be had is told by a status; they also tell
     /// the media type, if it is not known.
-    pub(super) fn begin(
+    pub(in crate::http) fn begin(
         mut stream: StoreStream,
         range: Range<u64>,
         kind: Option<String>,

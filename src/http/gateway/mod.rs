@@ -12,6 +12,8 @@ mod format;
 mod listing;
 mod media_type;
 
+pub(super) use content::{disposition, is_unchanged, unchanged, wanted_range};
+pub(super) use file::FileBody;
 pub(crate) use listing::escape_url;
 
 use super::{error, get_error};
