@@ -11,10 +11,9 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// Smaller blocks are put together up to so many bytes, so that each is not a write of its own.
+/// Blocks are put together until there are so many bytes, so that small ones are not a write each.
+/// They are copied: a stream that waits for its reader holds no block.
 const PIECE_BYTES: usize = 64 << 10;
-/// Larger blocks are not copied.
-const COPY_BYTES_MAX: usize = 16 << 10;
 
 /// The bytes of a CAR. [`Self::poll_chunk`] never waits for the network; [`Read`] does.
 pub struct CarStream {
@@ -22,8 +21,6 @@ pub struct CarStream {
     walk: CarWalk,
     /// What was made and not yet given.
     piece: Vec<u8>,
-    /// A block that follows it.
-    block: Bytes,
     /// How it ended.
     end: Option<Result<(), GetError>>,
     /// What [`Read`] has left of the last chunk.
@@ -34,20 +31,23 @@ impl CarStream {
     /// A CAR with this one root.
     pub fn new(source: BlockSource, walk: CarWalk, root: Cid) -> Self {
         let piece = encode_header(&[root]).expect("a list of one link has an encoding");
-        Self { source, walk, piece, block: Bytes::new(), end: None, rest: Bytes::new() }
+        Self { source, walk, piece, end: None, rest: Bytes::new() }
     }
 
     /// The next bytes, none at the end. While the swarm is asked it is pending, and `waker` is
     /// woken when there is news. An error is the last that it gives.
     pub fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, GetError>>> {
-        while self.end.is_none() && self.block.is_empty() && self.piece.len() < PIECE_BYTES {
+        while self.end.is_none() && self.piece.len() < PIECE_BYTES {
             let Some(cid) = self.walk.need() else {
                 self.end = Some(Ok(()));
                 break;
             };
             match self.source.poll_block(&cid, || self.walk.ahead(), waker) {
                 Poll::Ready(Ok(block)) => match self.walk.supply(&block) {
-                    Ok(true) => self.push(&cid, block),
+                    Ok(true) => {
+                        self.piece.extend(encode_block_head(&cid, block.len()));
+                        self.piece.extend_from_slice(&block);
+                    }
                     Ok(false) => {}
                     Err(error) => self.end = Some(Err(error.into())),
                 },
@@ -59,21 +59,9 @@ impl CarStream {
         if !self.piece.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.piece).into())));
         }
-        if !self.block.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.block))));
-        }
         match self.end.replace(Ok(())) {
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             Some(Ok(())) | None => Poll::Ready(None),
-        }
-    }
-
-    fn push(&mut self, cid: &Cid, block: Bytes) {
-        self.piece.extend(encode_block_head(cid, block.len()));
-        if block.len() <= COPY_BYTES_MAX {
-            self.piece.extend_from_slice(&block);
-        } else {
-            self.block = block;
         }
     }
 }

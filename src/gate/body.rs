@@ -27,6 +27,12 @@ pub trait Body: Send {
     /// client sees it.
     fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, String>>>;
 
+    /// Whether [`Self::rewind`] can do anything: what waits for slow clients can be taken from
+    /// them then.
+    fn can_rewind(&self) -> bool {
+        false
+    }
+
     /// Takes the last `bytes` bytes that it gave back, to give them again; `false` if it cannot.
     fn rewind(&mut self, bytes: u64) -> bool {
         bytes == 0
@@ -48,12 +54,13 @@ pub(super) struct Flow {
     scheduled: AtomicBool,
     closed: AtomicBool,
     pumps: Pumps,
+    budget: Arc<Budget>,
 }
 
 /// How the pumps tell the gate.
 pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 
-/// What all bodies together may have waiting for their clients.
+/// What all bodies of a kind together may have waiting for their clients.
 pub(super) struct Budget {
     bytes_max: usize,
     bytes_taken: AtomicUsize,
@@ -154,7 +161,7 @@ impl Flow {
 
     /// Whether there is room; if not, it is scheduled once there is.
     fn has_room(self: &Arc<Self>) -> bool {
-        let budget = &self.pumps.budget;
+        let budget = &self.budget;
         if !budget.is_full() {
             return true;
         }
@@ -167,7 +174,7 @@ impl Flow {
         self.scheduled.store(false, Ordering::Release);
         self.fill();
         // Room that this one did not use, or that was made before it was parked.
-        self.pumps.budget.wake_next();
+        self.budget.wake_next();
     }
 
     fn fill(self: &Arc<Self>) {
@@ -202,7 +209,7 @@ impl Flow {
     }
 
     fn count(&self, chunk: Bytes) -> Bytes {
-        let budget = self.pumps.budget.clone();
+        let budget = self.budget.clone();
         budget.bytes_taken.fetch_add(chunk.len(), Ordering::AcqRel);
         Bytes::from_owner(Counted { chunk, budget })
     }
@@ -248,7 +255,9 @@ impl Bodies {
 pub(super) struct Pumps {
     queue: Sender<Arc<Flow>>,
     notify: Notify,
-    budget: Arc<Budget>,
+    /// Of bodies that cannot give anything back; slow clients of theirs leave the others alone.
+    fixed: Arc<Budget>,
+    rewindable: Arc<Budget>,
 }
 
 impl Pumps {
@@ -270,13 +279,17 @@ impl Pumps {
                 }
             })?;
         }
-        let (bytes_taken, parked) = (AtomicUsize::new(0), Mutex::default());
-        let budget = Arc::new(Budget { bytes_max, bytes_taken, parked });
-        Ok(Self { queue, notify, budget })
+        let budget = || {
+            let (bytes_taken, parked) = (AtomicUsize::new(0), Mutex::default());
+            Arc::new(Budget { bytes_max: bytes_max / 2, bytes_taken, parked })
+        };
+        Ok(Self { queue, notify, fixed: budget(), rewindable: budget() })
     }
 
     pub(super) fn flow(&self, conn: u64, body: Box<dyn Body>) -> Arc<Flow> {
+        let budget = if body.can_rewind() { &self.rewindable } else { &self.fixed };
         Arc::new(Flow {
+            budget: budget.clone(),
             conn,
             body: Mutex::new(Some(body)),
             ready: Mutex::default(),

@@ -41,9 +41,13 @@ pub struct FileWalk {
 /// A node whose parts are being walked.
 #[derive(Clone)]
 struct Open {
+    cid: Cid,
     /// Offset in the file of the node's first byte.
     start: u64,
-    content: Bytes,
+    /// Offset behind the bytes that stand in this very node.
+    content_end: u64,
+    /// Those bytes, until they were given: a walk that waits for its reader holds no block.
+    content: Option<Bytes>,
     /// The parts, with the offset of each.
     children: Vec<(u64, Child)>,
     size: u64,
@@ -53,7 +57,8 @@ impl Open {
     fn parse(cid: &Cid, block: &Bytes, start: u64) -> Result<Self, UnixFsError> {
         match Node::parse(cid, block)? {
             Node::File { content, children, size } => {
-                let mut offset = start + content.len() as u64;
+                let content_end = start + content.len() as u64;
+                let mut offset = content_end;
                 let children = children
                     .into_iter()
                     .map(|child| {
@@ -63,11 +68,13 @@ impl Open {
                         (at, child)
                     })
                     .collect();
-                Ok(Self { start, content, children, size })
+                let (cid, content) = (*cid, Some(content));
+                Ok(Self { cid, start, content_end, content, children, size })
             }
-            Node::Symlink(content) => {
-                let size = content.len() as u64;
-                Ok(Self { start, content, children: Vec::new(), size })
+            Node::Symlink(target) => {
+                let size = target.len() as u64;
+                let (cid, content_end, content) = (*cid, start + size, Some(target));
+                Ok(Self { cid, start, content_end, content, children: Vec::new(), size })
             }
             Node::Directory(_) | Node::HamtShard { .. } => Err(UnixFsError::IsDirectory),
         }
@@ -120,20 +127,19 @@ impl FileWalk {
             if position >= self.range.end {
                 return Step::Done;
             }
-            let open = self.path.last().unwrap_or(&self.root);
+            let open = self.path.last_mut().unwrap_or(&mut self.root);
             if position >= open.start + open.size {
                 self.path.pop();
                 continue;
             }
-            let content_end = open.start + open.content.len() as u64;
-            if position < content_end {
-                let end = content_end.min(self.range.end);
+            if position < open.content_end {
+                let Some(content) = open.content.take() else { return Step::Need(open.cid) };
+                let end = open.content_end.min(self.range.end);
                 let at = |offset: u64| {
                     usize::try_from(offset - open.start).expect("within a block's content")
                 };
-                let content = open.content.slice(at(position)..at(end));
                 self.range.start = end;
-                return Step::Content(content);
+                return Step::Content(content.slice(at(position)..at(end)));
             }
             let (_, child) = open.children[open.first_child(position)];
             return Step::Need(child.cid);
@@ -149,7 +155,15 @@ impl FileWalk {
     /// If no block was asked for.
     pub fn supply(&mut self, block: &Bytes) -> Result<(), UnixFsError> {
         let position = self.range.start;
-        let open = self.path.last().unwrap_or(&self.root);
+        let open = self.path.last_mut().unwrap_or(&mut self.root);
+        if position < open.content_end {
+            let again = Open::parse(&open.cid, block, open.start)?;
+            if again.content_end != open.content_end {
+                return Err(UnixFsError::WrongSize);
+            }
+            open.content = again.content;
+            return Ok(());
+        }
         let (start, child) = open.children[open.first_child(position)];
         let part = Open::parse(&child.cid, block, start)?;
         if part.size != child.size {
@@ -168,6 +182,10 @@ impl FileWalk {
         let mut ahead = Vec::new();
         let end = self.range.end.min(self.range.start.saturating_add(bytes_max));
         let mut position = self.range.start;
+        let here = self.path.last().unwrap_or(&self.root);
+        if position < here.content_end && position < end && here.content.is_none() {
+            ahead.push(here.cid);
+        }
         for open in self.path.iter().rev().chain(std::iter::once(&self.root)) {
             let first = open.first_child(position);
             for (at, child) in &open.children[first..] {

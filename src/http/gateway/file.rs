@@ -19,6 +19,9 @@ use std::{
 
 /// First bytes that tell what a file is.
 const SNIFF_BYTES: u64 = 512;
+/// First bytes that are kept until the client takes them: more than that is read again, as each
+/// client that waits would hold a block.
+const FIRST_BYTES_MAX: usize = 4 << 10;
 
 /// Which file, and what is known of it.
 pub(super) struct Shown {
@@ -98,6 +101,14 @@ impl FileBody {
             start = first.clone().unwrap_or_default();
         }
         start.truncate(SNIFF_BYTES as usize);
+        let first = match first {
+            // A copy, so that the block's buffer is free.
+            Some(first) if first.len() <= FIRST_BYTES_MAX => Some(Bytes::copy_from_slice(&first)),
+            Some(_) | None => {
+                stream.seek_to(range.clone());
+                None
+            }
+        };
         let kind = kind.unwrap_or_else(|| media_type::of_start(&start).into());
         Ok((Self { first, stream, range }, kind))
     }
@@ -113,6 +124,10 @@ impl Body for FileBody {
             self.range.start += chunk.len() as u64;
         }
         chunk.map(|chunk| chunk.map(|chunk| chunk.map_err(|failed| failed.to_string())))
+    }
+
+    fn can_rewind(&self) -> bool {
+        true
     }
 
     fn rewind(&mut self, bytes: u64) -> bool {
