@@ -72,7 +72,14 @@ fn idle_slow_and_stalled_clients_cost_honest_ones_nothing() {
     held.extend((0..others).map(|_| connect(&node, &read)));
     let upload = format!("POST /api/v1/put HTTP/1.1\r\n{host}Content-Length: 1000000\r\n\r\nx");
     held.extend((0..others).map(|_| connect(&node, &upload)));
-    thread::sleep(Duration::from_millis(500));
+    // The slow readers' sockets are filled, and then there is nothing to do for them.
+    let mut sent = 0;
+    loop_until("nothing more is sent", || {
+        thread::sleep(Duration::from_millis(300));
+        let now = node.metric("http_bytes_sent_total");
+        let moved = now - std::mem::replace(&mut sent, now);
+        (moved < 64 << 10).then_some(())
+    });
 
     let during = honest(&node, &path, 1_000);
     let (was, is) = (p99(&before), p99(&during));

@@ -27,6 +27,11 @@ pub trait Body: Send {
     /// client sees it.
     fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, String>>>;
 
+    /// All of it, if nothing has to be read for that: it waits for no thread then.
+    fn at_hand(&mut self) -> Option<Bytes> {
+        None
+    }
+
     /// Whether [`Self::rewind`] can do anything: what waits for slow clients can be taken from
     /// them then.
     fn can_rewind(&self) -> bool {
@@ -43,6 +48,10 @@ pub trait Body: Send {
 impl Body for Option<Bytes> {
     fn poll_chunk(&mut self, _: &Waker) -> Poll<Option<Result<Bytes, String>>> {
         Poll::Ready(self.take().map(Ok))
+    }
+
+    fn at_hand(&mut self) -> Option<Bytes> {
+        self.take()
     }
 }
 
@@ -286,13 +295,17 @@ impl Pumps {
         Ok(Self { queue, notify, fixed: budget(), rewindable: budget() })
     }
 
-    pub(super) fn flow(&self, conn: u64, body: Box<dyn Body>) -> Arc<Flow> {
+    pub(super) fn flow(&self, conn: u64, mut body: Box<dyn Body>) -> Arc<Flow> {
+        let mut ready = Ready::default();
+        if let Some(bytes) = body.at_hand() {
+            ready = Ready { chunks: [bytes].into(), end: Some(Ok(())) };
+        }
         let budget = if body.can_rewind() { &self.rewindable } else { &self.fixed };
         Arc::new(Flow {
             budget: budget.clone(),
             conn,
             body: Mutex::new(Some(body)),
-            ready: Mutex::default(),
+            ready: Mutex::new(ready),
             scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             pumps: self.clone(),

@@ -14,11 +14,11 @@ use std::{
 };
 
 /// Bytes of one read.
-const READ_BYTES: usize = 64 << 10;
-/// Bytes read and not yet passed on at most.
-const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX + READ_BYTES;
-/// Writes of one connection before the others get their turn.
-const TURNS_MAX: usize = 8;
+pub(super) const READ_BYTES: usize = 64 << 10;
+/// Bytes that one connection sends before the others get their turn.
+const TURN_BYTES: u64 = 1 << 20;
+/// An answer with more to come may wait for others.
+const BULK_BYTES: u64 = 64 << 10;
 
 /// What a connection is at.
 pub(super) enum Stage {
@@ -115,15 +115,17 @@ impl Client {
         self.is_blocked
     }
 
+    /// Whether much of an answer is to come.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.flow.is_some() && self.body_left.is_none_or(|left| left > BULK_BYTES)
+    }
+
     /// Reads what there is, as far as it may wait here.
-    pub(super) fn read(&mut self) -> Result<(), Over> {
+    pub(super) fn read(&mut self, scratch: &mut [u8]) -> Result<(), Over> {
         let wanted = matches!(self.stage, Stage::Idle) || self.upload.is_some();
         while wanted && !self.read_closed && self.input.len() < HEAD_BYTES_MAX {
-            let start = self.input.len();
-            self.input.resize(INPUT_BYTES_MAX.min(start + READ_BYTES), 0);
-            let read = self.stream.read(&mut self.input[start..]);
-            self.input.truncate(start + read.as_ref().map_or(0, |read| *read));
-            match read {
+            // Not into the input itself, whose room thousands of idle clients would hold.
+            match self.stream.read(scratch) {
                 Ok(0) => {
                     self.read_closed = true;
                     // Between requests this is the end; within one the answer may be awaited.
@@ -131,7 +133,10 @@ impl Client {
                         return Err(Over);
                     }
                 }
-                Ok(_) => self.moved = Instant::now(),
+                Ok(read) => {
+                    self.input.extend_from_slice(&scratch[..read]);
+                    self.moved = Instant::now();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Over),
@@ -227,7 +232,7 @@ impl Client {
 
     /// Sends what there is of the answer.
     pub(super) fn write(&mut self, sent_total: &mut u64) -> Result<Moved, Over> {
-        for _ in 0..TURNS_MAX {
+        while *sent_total < TURN_BYTES {
             if self.output.is_empty() && self.chunk.is_empty() && !self.next_chunk()? {
                 if self.flow.is_some() {
                     return Ok(Moved::Wait);

@@ -4,10 +4,11 @@ use super::{
     GateConfig, Notice,
     answer::{public_head, refusal},
     body::{Bodies, Pumps},
-    connection::{Client, Moved, Over, Stage},
+    connection::{Client, Moved, Over, READ_BYTES, Stage},
     head::Head,
     inner::{Answer, Inner},
     request,
+    turns::Turns,
 };
 use crossbeam::channel::Receiver;
 use mio::{
@@ -15,7 +16,7 @@ use mio::{
     net::{TcpListener, UnixStream},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
     sync::Arc,
@@ -59,10 +60,13 @@ pub(super) struct GateLoop {
     clients: BTreeMap<u64, Client>,
     inners: BTreeMap<u64, Inner>,
     idle_inners: Vec<u64>,
-    /// Clients whose requests wait for a handler.
+    /// Clients whose requests wait for a handler; a client that is closed leaves it.
     queue: VecDeque<u64>,
-    /// Clients that had more to do than one turn.
-    ready: BTreeSet<u64>,
+    /// Those that bring a body, of which fewer are let in.
+    upload_queue: VecDeque<u64>,
+    turns: Turns,
+    /// Where sockets are read to.
+    scratch: Box<[u8]>,
     next_token: u64,
     next_sweep: Instant,
     uploads: usize,
@@ -97,7 +101,9 @@ impl GateLoop {
             inners: BTreeMap::new(),
             idle_inners: Vec::new(),
             queue: VecDeque::new(),
-            ready: BTreeSet::new(),
+            upload_queue: VecDeque::new(),
+            turns: Turns::default(),
+            scratch: vec![0; READ_BYTES].into(),
             next_token: FIRST as u64,
             next_sweep: Instant::now(),
             uploads: 0,
@@ -125,14 +131,8 @@ impl GateLoop {
             if self.accept_again.is_some_and(|at| at <= Instant::now()) {
                 self.accept();
             }
-            while let Ok(notice) = self.notices.try_recv() {
-                match notice {
-                    Notice::Ready(token) => self.write(token),
-                    Notice::Scarce => self.give_back(),
-                    Notice::Stop(at) => self.stop_at = Some(at),
-                }
-            }
-            for token in std::mem::take(&mut self.ready) {
+            self.take_notices();
+            for token in self.turns.begin() {
                 self.write(token);
             }
             self.sweep();
@@ -145,12 +145,26 @@ impl GateLoop {
         }
     }
 
+    fn take_notices(&mut self) {
+        let mut is_scarce = false;
+        while let Ok(notice) = self.notices.try_recv() {
+            match notice {
+                Notice::Ready(token) => self.write(token),
+                Notice::Scarce => is_scarce = true,
+                Notice::Stop(at) => self.stop_at = Some(at),
+            }
+        }
+        if is_scarce {
+            self.give_back();
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         !self.clients.values().any(Client::is_busy)
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.turns.is_empty() {
             return Some(Duration::ZERO);
         }
         let sweep = (!self.clients.is_empty()).then_some(self.next_sweep);
@@ -235,7 +249,7 @@ impl GateLoop {
 
     fn read(&mut self, token: u64) {
         let Some(client) = self.clients.get_mut(&token) else { return };
-        if client.read().is_err() {
+        if client.read(&mut self.scratch).is_err() {
             return self.close(token, false);
         }
         match client.next_head() {
@@ -252,12 +266,13 @@ impl GateLoop {
         if let Err((status, code, message)) = (self.config.policy)(&head) {
             return self.refuse(token, status, code, &message);
         }
-        if self.queue.len() >= QUEUE_MAX {
+        if self.queue.len() + self.upload_queue.len() >= QUEUE_MAX {
             return self.refuse(token, 503, "busy", "too many requests wait");
         }
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.stage = Stage::Queued(head);
-        self.queue.push_back(token);
+        let queue = if client.upload.is_some() { &mut self.upload_queue } else { &mut self.queue };
+        queue.push_back(token);
         self.dispatch();
     }
 
@@ -282,9 +297,13 @@ impl GateLoop {
         if !matches!(client.stage, Stage::Answering) {
             return;
         }
+        if self.turns.is_spent() && client.is_bulk() {
+            return self.turns.insert(token);
+        }
         let mut sent = 0;
         let moved = client.write(&mut sent);
         (self.config.sent)(sent);
+        self.turns.count(token, sent);
         match moved {
             Ok(Moved::Wait) => {
                 if client.flow.is_some() && client.has_gone() {
@@ -292,7 +311,7 @@ impl GateLoop {
                 }
             }
             Ok(Moved::Yield) => {
-                self.ready.insert(token);
+                self.turns.insert(token);
             }
             Ok(Moved::Answered) => {
                 if client.finish() && self.stop_at.is_none() {
@@ -314,8 +333,12 @@ impl GateLoop {
             client.abort();
         }
         let _ = self.poll.registry().deregister(&mut client.stream);
-        self.ready.remove(&token);
-        self.queue.retain(|queued| *queued != token);
+        self.turns.remove(token);
+        let is_queued = matches!(client.stage, Stage::Queued(_));
+        if is_queued {
+            self.queue.retain(|queued| *queued != token);
+            self.upload_queue.retain(|queued| *queued != token);
+        }
         let serving = self.inners.iter().find(|(_, inner)| inner.client == Some(token));
         if let Some(inner) = serving.map(|(inner, _)| *inner) {
             self.drop_inner(inner);
@@ -326,23 +349,24 @@ impl GateLoop {
 
     /// Gives waiting requests to handlers, as far as there are.
     fn dispatch(&mut self) {
-        let mut postponed = VecDeque::new();
-        while let Some(token) = self.queue.pop_front() {
-            let Some(client) = self.clients.get(&token) else { continue };
-            let uploads = client.upload.is_some();
-            if uploads && self.uploads >= (self.config.handlers / UPLOADS_SHARE).max(1) {
-                postponed.push_back(token);
-                continue;
+        let uploads_max = (self.config.handlers / UPLOADS_SHARE).max(1);
+        loop {
+            let uploads = self.uploads < uploads_max && !self.upload_queue.is_empty();
+            if self.queue.is_empty() && !uploads {
+                return;
             }
-            let Some(inner) = self.free_inner() else {
-                postponed.push_back(token);
-                break;
+            let Some(inner) = self.free_inner() else { return };
+            // Bodies first: there are handlers that they never get.
+            let token = if uploads {
+                self.uploads += 1;
+                self.upload_queue.pop_front()
+            } else {
+                self.queue.pop_front()
             };
-            self.uploads += usize::from(uploads);
-            self.begin(token, inner);
+            if let Some(token) = token {
+                self.begin(token, inner);
+            }
         }
-        postponed.append(&mut self.queue);
-        self.queue = postponed;
     }
 
     fn free_inner(&mut self) -> Option<u64> {
@@ -417,7 +441,7 @@ impl GateLoop {
             }
             let waiting = inner.output.len();
             if waiting < INNER_BYTES_MAX && client.upload.is_some() {
-                if client.read().is_err() {
+                if client.read(&mut self.scratch).is_err() {
                     return self.close(token, false);
                 }
                 if client.pass_upload(&mut inner.output, INNER_BYTES_MAX).is_err() {

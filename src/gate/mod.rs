@@ -12,6 +12,7 @@ mod event_loop;
 mod head;
 mod inner;
 mod request;
+mod turns;
 
 pub use body::Body;
 pub use head::{BodyLength, HEAD_BYTES_MAX, HEADERS_MAX, Head, HeadError};

@@ -11,11 +11,21 @@ use super::{
 };
 use crate::{
     dag,
-    gate::{Reply, ReplyBody},
+    gate::{Body, Reply, ReplyBody},
     http::error,
+    node::Node,
     resolve::Followed,
+    store_stream::Scope,
 };
-use barrow_wire::Codec;
+use barrow_wire::{Cid, Codec};
+use bytes::Bytes;
+use std::{
+    ops::Range,
+    task::{Poll, Waker},
+};
+
+/// Bytes of a block that wait for their client as they are; a larger one is read again.
+const KEPT_BYTES_MAX: usize = 4 << 10;
 
 /// A block in one of its forms.
 struct Form<'a> {
@@ -100,11 +110,51 @@ fn answer(asked: &Asked<'_, '_>, followed: &Followed, form: &Form<'_>) -> Reply 
         Err(reply) => return reply,
     };
     let (from, to) = range.clone().map_or((0, size), |range| (range.start, range.end));
-    let index = |offset: u64| usize::try_from(offset).expect("within a block");
-    let body = ReplyBody::Bytes(block.slice(index(from)..index(to)));
+    let body = if block.len() <= KEPT_BYTES_MAX {
+        // A copy, so that the block's buffer is free.
+        ReplyBody::Bytes(Bytes::copy_from_slice(&block[bounds(from..to)]))
+    } else {
+        let body = BlockBody { node: asked.node.clone(), cid: followed.cid, range: from..to };
+        ReplyBody::Stream(Box::new(body), Some(to - from))
+    };
     content(asked, followed, etag, size, range, body)
         .with("content-type", form.media_type)
         .with("content-disposition", form.disposition.clone())
+}
+
+fn bounds(range: Range<u64>) -> Range<usize> {
+    let index = |offset: u64| usize::try_from(offset).expect("within a block");
+    index(range.start)..index(range.end)
+}
+
+/// A block that is read once its client can take it, and again if it did not.
+struct BlockBody {
+    node: Node,
+    cid: Cid,
+    range: Range<u64>,
+}
+
+impl Body for BlockBody {
+    fn poll_chunk(&mut self, _: &Waker) -> Poll<Option<Result<Bytes, String>>> {
+        if self.range.is_empty() {
+            return Poll::Ready(None);
+        }
+        let range = self.range.clone();
+        self.range.start = range.end;
+        // It was here for the answer's head.
+        let block = self.node.block(&self.cid, Scope::Local);
+        let chunk = block.map(|block| block.slice(bounds(range)));
+        Poll::Ready(Some(chunk.map_err(|failed| failed.to_string())))
+    }
+
+    fn can_rewind(&self) -> bool {
+        true
+    }
+
+    fn rewind(&mut self, bytes: u64) -> bool {
+        self.range.start -= bytes;
+        true
+    }
 }
 
 /// A page that tells of a document and its links.

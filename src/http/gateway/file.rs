@@ -126,6 +126,11 @@ impl Body for FileBody {
         chunk.map(|chunk| chunk.map(|chunk| chunk.map_err(|failed| failed.to_string())))
     }
 
+    fn at_hand(&mut self) -> Option<Bytes> {
+        let len = self.range.end - self.range.start;
+        self.first.take_if(|first| first.len() as u64 == len)
+    }
+
     fn can_rewind(&self) -> bool {
         true
     }
