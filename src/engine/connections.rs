@@ -1,7 +1,7 @@
 //! Connections come and go: addresses, dials, duplicates, idleness, offences and bans.
 
 use super::{CloseReason, ConnId, Engine, JobId, Output, Timer, peers::Peer};
-use barrow_wire::{Message, PeerAddress, PeerId};
+use barrow_wire::{Message, PeerId};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -9,8 +9,6 @@ use std::{
 
 /// Two ends that dial each other at one time see both connections within so long.
 const SIMULTANEOUS: Duration = Duration::from_secs(5);
-/// Others that a new peer is told of.
-const ADDRESSES_TOLD_MAX: usize = 16;
 /// Connections up to which hints of other peers are dialed.
 const SEEKING_CONNECTIONS_MAX: usize = 24;
 /// So many blocks wanted at one time make more peers worth their dials.
@@ -124,6 +122,7 @@ impl Engine {
             job.forget(conn);
         }
         self.serving.remove(conn);
+        self.forget_exchange(conn);
         let touched = self.wants.forget(conn);
         self.recheck(&touched);
         self.pump_dials();
@@ -158,31 +157,7 @@ impl Engine {
         if listen_port != 0 {
             peer.listens = Some(SocketAddr::new(remote, listen_port));
         }
-        let others = self.peers.iter().filter(|(other, _)| *other != conn);
-        let tellable = others.filter_map(|(_, other)| {
-            let address = other.listens.filter(|at| may_hear_of(remote, at.ip()))?;
-            Some(PeerAddress { peer: other.id, address })
-        });
-        let mut told: Vec<_> = tellable.collect();
-        while told.len() > ADDRESSES_TOLD_MAX {
-            let at = self.rng.below(told.len() as u64);
-            told.swap_remove(usize::try_from(at).expect("an index"));
-        }
-        if !told.is_empty() {
-            self.send(conn, Message::PeerAddresses { peers: told });
-        }
-    }
-
-    pub(super) fn on_peer_addresses(&mut self, conn: ConnId, hints: &[PeerAddress]) {
-        let Some(from) = self.peers.get(conn).map(|peer| peer.remote.ip()) else { return };
-        // Only what the peer could have met from where it is: nobody far away may make us dial
-        // into the network that we stand in.
-        for hint in hints.iter().filter(|hint| may_hear_of(from, hint.address.ip())) {
-            if hint.peer != self.config.peer_id && hint.address.port() != 0 {
-                self.dials.hint(hint.address, hint.peer);
-            }
-        }
-        self.pump_dials();
+        self.tell_of_others(conn);
     }
 
     pub(super) fn on_idle_timer(&mut self, conn: ConnId) {
@@ -227,7 +202,7 @@ impl Engine {
 
 /// Whether a peer at `listener` is to hear of `address`: an address of a narrower scope than the
 /// listener's own means something else there, or nothing.
-fn may_hear_of(listener: IpAddr, address: IpAddr) -> bool {
+pub(super) fn may_hear_of(listener: IpAddr, address: IpAddr) -> bool {
     let scope = |ip: IpAddr| match ip.to_canonical() {
         ip if ip.is_unspecified() || ip.is_multicast() => None,
         ip if ip.is_loopback() => Some(0),

@@ -85,7 +85,10 @@ impl Dials {
 
     /// Notes a hint of a peer: dialed only while jobs look for more providers, and once.
     pub(super) fn hint(&mut self, address: SocketAddr, peer: PeerId) {
-        if !self.book.contains_key(&address) && self.learn(address, Some(peer), None, false) {
+        if let Some(entry) = self.book.get_mut(&address) {
+            // It may be up again; its back-off goes on.
+            entry.hint |= entry.state == State::Idle;
+        } else if self.learn(address, Some(peer), None, false) {
             self.book.entry(address).and_modify(|entry| (entry.once, entry.hint) = (false, true));
         }
     }

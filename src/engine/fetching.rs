@@ -67,17 +67,10 @@ impl Engine {
             self.leave_want(hash, id);
         }
         self.timers.clear(Timer::Job(id));
+        self.timers.clear(Timer::Search(id));
         self.dials.job_ended(id);
         self.activate_all();
         self.flush_cancels();
-    }
-
-    pub(super) fn on_discovery_done(&mut self, id: JobId) {
-        let now = self.now;
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.search = Search::Done(now);
-            self.recheck_all();
-        }
     }
 
     fn leave_want(&mut self, hash: &Multihash, id: JobId) {
@@ -134,6 +127,7 @@ impl Engine {
         if job.active > 0 {
             let at = self.now.after(self.config.provider_timeout);
             self.timers.set_earlier(Timer::Job(id), at);
+            self.search_soon(id);
         }
         self.ask(&fresh);
     }
@@ -463,13 +457,6 @@ impl Engine {
             && let Some(job) = self.jobs.get_mut(id)
         {
             job.spent -= cost;
-        }
-    }
-
-    fn search(&mut self, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.search = Search::Running;
-            self.outputs.push_back(Output::Discover { job: id, root: job.root });
         }
     }
 

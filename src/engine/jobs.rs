@@ -19,6 +19,8 @@ pub(super) struct Job {
     pub order: Order,
     pub started_at: Moment,
     pub search: Search,
+    /// Discovery has said all for the search under way.
+    pub discovered: bool,
     /// Blocks wanted and not yet here.
     pub open: BTreeSet<Multihash>,
     /// Those of them that were not asked for yet, and some that are wanted no longer.
@@ -52,6 +54,7 @@ impl Job {
             order,
             started_at: now,
             search: Search::NotYet,
+            discovered: false,
             open: BTreeSet::new(),
             backlog: VecDeque::new(),
             active: 0,

@@ -8,6 +8,7 @@ mod bucket;
 mod config;
 mod connections;
 mod dials;
+mod exchange;
 mod fetching;
 mod interface;
 mod jobs;
@@ -31,6 +32,7 @@ use barrow_wire::{
 };
 use bucket::Bucket;
 use dials::Dials;
+use exchange::Exchange;
 use jobs::Jobs;
 use peers::Peers;
 use serving::Serving;
@@ -61,6 +63,7 @@ pub struct Engine {
     timers: Timers,
     peers: Peers,
     dials: Dials,
+    exchange: Exchange,
     jobs: Jobs,
     wants: Wants,
     serving: Serving,
@@ -86,6 +89,7 @@ impl Engine {
             timers: Timers::default(),
             peers,
             dials: Dials::default(),
+            exchange: Exchange::default(),
             jobs: Jobs::default(),
             wants: Wants::default(),
             serving: Serving::default(),
@@ -141,6 +145,8 @@ impl Engine {
                 Timer::Transfer(conn) => self.on_transfer_timer(conn),
                 Timer::Idle(conn) => self.on_idle_timer(conn),
                 Timer::Job(job) => self.on_job_timer(job),
+                Timer::Search(job) => self.on_search_timer(job),
+                Timer::Exchange => self.on_exchange_timer(),
                 Timer::Dials => self.pump_dials(),
                 Timer::Upload => self.serve(),
                 // What could not be asked for is tried again below.
@@ -178,7 +184,10 @@ impl Engine {
             Message::Cancel { blocks } => self.on_cancel(conn, &blocks),
             Message::PeerAddresses { peers } => self.on_peer_addresses(conn, &peers),
             Message::Ping { nonce } => self.send(conn, Message::Pong { nonce }),
-            Message::Pong { nonce } => peer.pace.ponged(now, nonce),
+            Message::Pong { nonce } => {
+                peer.pace.ponged(now, nonce);
+                self.on_exchange_pong(conn, nonce);
+            }
             // Payments are the ledger's, slots the node's: neither moves blocks.
             Message::Payment { .. } | Message::HoldSlot { .. } | Message::SlotHeld { .. } => {}
         }

@@ -12,6 +12,10 @@ pub(super) enum Timer {
     Idle(ConnId),
     /// A want of this job may have waited too long.
     Job(JobId),
+    /// A job's blocks may have waited too long for peers that say nothing.
+    Search(JobId),
+    /// Peers that were asked around may have been silent too long.
+    Exchange,
     /// An address may be dialed again.
     Dials,
     /// There may be bytes to send within the upload limit again.

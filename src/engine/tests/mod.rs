@@ -1,7 +1,7 @@
 //! Rules of the engine, each by a few inputs and the outputs that must follow.
 
 use super::*;
-use barrow_wire::{Cid, Codec, HashCode, PeerId, Presence};
+use barrow_wire::{Cid, Codec, HashCode, PeerAddress, PeerId, Presence};
 use std::{net::SocketAddr, time::Duration};
 
 mod races;
@@ -76,6 +76,22 @@ impl Bench {
         self.tell(Input::Want { job: JobId(1), blocks })
     }
 
+    /// A peer that was asked around in `said` tells of others.
+    fn answer_around(&mut self, conn: ConnId, said: &[Output], others: &[u8]) -> Vec<Output> {
+        let nonce = said.iter().find_map(|output| match output {
+            Output::Send { message: Message::Ping { nonce }, .. } => Some(*nonce),
+            _ => None,
+        });
+        let hint = |n: &u8| PeerAddress { peer: peer(*n), address: address(*n) };
+        let peers: Vec<_> = others.iter().map(hint).collect();
+        let mut answer = Vec::new();
+        if !peers.is_empty() {
+            answer = self.hear(conn, Message::PeerAddresses { peers });
+        }
+        answer.extend(self.hear(conn, Message::Pong { nonce: nonce.expect("it was asked") }));
+        answer
+    }
+
     fn hear(&mut self, conn: ConnId, message: Message) -> Vec<Output> {
         self.tell(Input::Received { conn, message })
     }
@@ -127,6 +143,18 @@ fn want_haves(outputs: &[Output]) -> Vec<(ConnId, bool, usize)> {
         }
     });
     wants.collect()
+}
+
+fn dialed(said: &[Output]) -> Vec<SocketAddr> {
+    let dial = |output: &Output| match output {
+        Output::Connect { address, .. } => Some(*address),
+        _ => None,
+    };
+    said.iter().filter_map(dial).collect()
+}
+
+fn searches(said: &[Output]) -> bool {
+    said.iter().any(|output| matches!(output, Output::Discover { .. }))
 }
 
 fn failed(outputs: &[Output]) -> Vec<WantError> {
@@ -251,10 +279,61 @@ fn a_block_that_everyone_denies_fails_at_once_when_nobody_else_may_come() {
     bench.start(Order::Sequential);
     bench.want(&[1]);
     let said = bench.presence(a, &[(1, Presence::DontHave)]);
-    assert!(matches!(said[..], [Output::Discover { job: JobId(1), .. }]), "{said:?}");
-    let said = bench.tell(Input::DiscoveryDone { job: JobId(1) });
+    assert!(matches!(said[..], [Output::Discover { job: JobId(1), .. }, ..]), "{said:?}");
+    assert_eq!(failed(&bench.tell(Input::DiscoveryDone { job: JobId(1) })), []);
+    let said = bench.answer_around(a, &said, &[]);
     assert_eq!(failed(&said), [WantError::NoProvider]);
     assert_eq!(bench.engine.jobs()[0].blocks_open, 0);
+}
+
+#[test]
+fn who_a_connected_peer_knows_is_dialed_for_a_block_that_it_lacks() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1]);
+    let said = bench.presence(a, &[(1, Presence::DontHave)]);
+    bench.tell(Input::DiscoveryDone { job: JobId(1) });
+    let said = bench.answer_around(a, &said, &[2]);
+    assert!(dialed(&said).contains(&address(2)) && failed(&said).is_empty(), "{said:?}");
+    let refused = Input::DialFailed { address: address(2), reason: "refused".into() };
+    assert_eq!(failed(&bench.tell(refused)), [WantError::NoProvider]);
+}
+
+#[test]
+fn a_peer_that_says_nothing_holds_a_search_back_for_a_moment_only() {
+    let mut bench = Bench::new();
+    bench.connect(1);
+    bench.start(Order::Sequential);
+    assert!(!searches(&bench.want(&[1])));
+    assert!(searches(&bench.pass(300 * MS)), "the peer had its time");
+    bench.tell(Input::DiscoveryDone { job: JobId(1) });
+    assert_eq!(failed(&bench.pass(2_699 * MS)), []);
+    assert_eq!(failed(&bench.pass(2 * MS)), [WantError::NoProvider]);
+}
+
+#[test]
+fn unasked_hints_are_heard_once_and_questions_answered_once_a_second() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1]);
+    let hint = |n| PeerAddress { peer: peer(n), address: address(n) };
+    let told =
+        |hints: &[u8]| Message::PeerAddresses { peers: hints.iter().map(|n| hint(*n)).collect() };
+    assert_eq!(dialed(&bench.hear(a, told(&[2]))), [address(2)]);
+    assert_eq!(dialed(&bench.hear(a, told(&[3]))), []);
+
+    let (b, _) = bench.connect(4);
+    bench.hear(b, Message::Hello { listen_port: 4780, agent: "b".into() });
+    let told_of = |said: &[Output]| {
+        let told = |o: &Output| matches!(o, Output::Send { conn, message: Message::PeerAddresses { peers } } if *conn == a && *peers == [hint(4)]);
+        said.iter().filter(|output| told(output)).count()
+    };
+    assert_eq!(told_of(&bench.hear(a, told(&[]))), 1);
+    assert_eq!(told_of(&bench.hear(a, told(&[]))), 0);
+    bench.pass(1_000 * MS);
+    assert_eq!(told_of(&bench.hear(a, told(&[]))), 1);
 }
 
 #[test]
