@@ -84,6 +84,14 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Peers to stay connected with.
     pub peers: Vec<PeerTarget>,
+    /// Delegated routers to ask for providers, as `http://HOST:PORT`.
+    pub routers: Vec<String>,
+    /// Whether the BitTorrent DHT is used, where the build has it.
+    pub dht: bool,
+    /// Where the DHT is entered; empty: at its well-known nodes.
+    pub bootstrap: Vec<String>,
+    /// Whether nodes on the local network are looked for, where the build has it.
+    pub mdns: bool,
     /// Bytes on disk at most, if bounded.
     pub quota_bytes: Option<u64>,
     /// Memory bounds.
@@ -128,6 +136,10 @@ impl Config {
             ],
             http: Some((Ipv4Addr::LOCALHOST, 4781).into()),
             peers: Vec::new(),
+            routers: Vec::new(),
+            dht: true,
+            bootstrap: Vec::new(),
+            mdns: true,
             quota_bytes: None,
             limits: Limits::DEFAULT,
             swarm_key: None,

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod local_store;
 pub mod unixfs;
 
+pub mod discovery;
 pub mod disk;
 pub mod gate;
 pub mod reactor;

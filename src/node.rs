@@ -7,6 +7,7 @@ use crate::{
     car_import::{self, CarImport, CarImportError},
     car_stream::CarStream,
     config::{Config, PeerTarget},
+    discovery::{self, Discovery},
     disk::{Disk, VerifyReport},
     engine::{Engine, EngineConfig, Input},
     fetch::{FetchProgress, fetch_dataset},
@@ -140,6 +141,7 @@ struct Inner {
     addresses: Vec<SocketAddr>,
     disk: Disk,
     store: NetworkStore,
+    discovery: Discovery,
     reactor: ReactorHandle,
     reactor_thread: Mutex<Option<JoinHandle<()>>>,
     workers: Arc<ThreadPool>,
@@ -175,11 +177,15 @@ impl Node {
         let store =
             NetworkStore::new(disk.clone(), reactor.clone(), metrics.clone(), held_bytes_max);
         let addresses = setup.addresses().to_vec();
+        let discovery = discovery_settings(&config, identity.peer_id(), &addresses, &disk)?;
+        let discovery = Discovery::start(&discovery, reactor.clone())
+            .map_err(|error| StartError::Io("discovery", error))?;
         let parts = Parts {
             keys: Keys { static_key: StaticKey::generate(&identity), swarm_key: config.swarm_key },
             engine: Engine::new(engine_config(&config, identity.peer_id(), &addresses)),
             disk: disk.clone(),
             delivery: Arc::new(store.clone()),
+            finder: Arc::new(discovery.clone()),
             pool: pool.clone(),
             workers: workers.clone(),
             metrics: metrics.clone(),
@@ -191,6 +197,7 @@ impl Node {
             addresses,
             disk,
             store,
+            discovery,
             reactor,
             reactor_thread: Mutex::new(Some(thread)),
             workers,
@@ -211,6 +218,7 @@ impl Node {
         if let Some(thread) = self.0.reactor_thread.lock().take() {
             let _ = thread.join();
         }
+        self.0.discovery.shutdown();
         self.0.disk.shutdown();
     }
 
@@ -302,6 +310,7 @@ impl Node {
             created: unix_seconds(),
         };
         disk.finish_dataset(dataset, info)?;
+        self.0.discovery.announce(&root);
         let blocks = disk.dataset(&root)?.map_or(0, |dataset| dataset.blocks);
         Ok(Stored { cid: root, size, blocks })
     }
@@ -415,6 +424,7 @@ impl Node {
                     created: unix_seconds(),
                 };
                 disk.finish_dataset(dataset, info)?;
+                self.0.discovery.announce(cid);
                 Ok(done)
             }
             Err(error) => {
@@ -436,6 +446,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
+        self.0.discovery.withdraw(cid);
         self.0.disk.set_pinned(cid, false)
     }
 
@@ -444,6 +455,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
+        self.0.discovery.withdraw(cid);
         self.0.disk.remove_dataset(cid)
     }
 
@@ -487,7 +499,13 @@ impl Node {
     /// Dials a peer, and again whenever the connection is lost.
     pub fn connect(&self, peer: PeerTarget) {
         let PeerTarget { id, address } = peer;
+        self.0.discovery.given(address);
         self.0.reactor.send(Input::Address { address, peer: id, job: None, keep: true });
+    }
+
+    /// Who finds providers.
+    pub fn discovery(&self) -> &Discovery {
+        &self.0.discovery
     }
 
     /// Looks at the exchange, between two of its steps; `None` once the node has stopped.
@@ -529,8 +547,7 @@ impl Node {
 }
 
 fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> EngineConfig {
-    let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
-    let mut engine = EngineConfig::new(peer_id, u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    let mut engine = EngineConfig::new(peer_id, seed(peer_id));
     engine.listen_port = addresses.first().map_or(0, SocketAddr::port);
     engine.inflight_bytes_max = (config.limits.pool_bytes_max / 4) as u64;
     engine.serve_bytes_max = config.limits.serve_bytes_max as u64;
@@ -544,6 +561,40 @@ fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> 
     engine.budget = config.budget;
     engine.credit = config.credit;
     engine
+}
+
+/// A number that no other node has.
+fn seed(peer_id: PeerId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn discovery_settings(
+    config: &Config,
+    peer_id: PeerId,
+    addresses: &[SocketAddr],
+    disk: &Disk,
+) -> Result<discovery::Settings, StoreError> {
+    let mut settings = discovery::Settings::new(config.data_dir.join("peers.sqlite"));
+    settings.listen = addresses.to_vec();
+    settings.given = config.peers.iter().map(|peer| peer.address).collect();
+    settings.routers.clone_from(&config.routers);
+    #[cfg(feature = "mdns")]
+    if config.mdns {
+        settings.mdns = discovery::MdnsSettings::new(peer_id, addresses, config.swarm_key);
+    }
+    // A swarm with a key is nobody else's business: it is silent in the DHT.
+    #[cfg(feature = "dht")]
+    if config.dht && config.swarm_key.is_none() {
+        let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
+        settings.dht = Some(discovery::DhtSettings {
+            bootstrap: config.bootstrap.clone(),
+            listen: addresses.to_vec(),
+            roots: pinned.filter_map(|dataset| dataset.info.root.multihash()).collect(),
+            seed: seed(peer_id),
+        });
+    }
+    Ok(settings)
 }
 
 /// Reads the identity of a data directory, or makes one.

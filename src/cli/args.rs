@@ -61,6 +61,14 @@ pub const COMMANDS: &[Command] = &[
             ),
             flag("http", "ADDR:PORT", "where HTTP is answered [default: 127.0.0.1:4781]"),
             flag("peer", "[ID@]ADDR:PORT", "a peer to stay connected with, may be repeated"),
+            flag("no-dht", "", "neither ask the BitTorrent DHT nor announce anything there"),
+            flag("no-mdns", "", "neither look for nodes on the local network nor answer them"),
+            flag(
+                "bootstrap",
+                "HOST:PORT",
+                "a node of the DHT to enter it by, may be repeated [default: well-known ones]",
+            ),
+            flag("router", "URL", "a delegated router to ask who has a CID, may be repeated"),
             flag("quota", "BYTES", "what the store may take on disk, for instance 20GiB"),
             flag("small", "", "use at most 24 MiB of memory"),
             flag(

@@ -38,7 +38,7 @@ impl DemoNode {
         let log = File::create(dir.join("log"))?;
         let mut command = Command::new(env::current_exe()?);
         command.arg("--data-dir").arg(&dir).args(["serve", "--listen", "127.0.0.1:0"]);
-        command.args(["--http", "127.0.0.1:0"]);
+        command.args(["--http", "127.0.0.1:0", "--no-dht", "--no-mdns"]);
         for peer in peers {
             command.args(["--peer", peer]);
         }

@@ -94,9 +94,10 @@ pub(super) fn peers(args: &Args, settings: &Settings) -> Result<(), CliError> {
         let received = super::human::bytes(peer["bytes_received"].as_u64().unwrap_or(0));
         let sent = super::human::bytes(peer["bytes_sent"].as_u64().unwrap_or(0));
         output::text(&format!(
-            "{}  {}  in {received}  out {sent}\n",
+            "{}  {}  {}  in {received}  out {sent}\n",
             text("peer_id"),
-            text("address")
+            text("address"),
+            text("source"),
         ))?;
     }
     Ok(())

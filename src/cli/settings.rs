@@ -5,7 +5,10 @@ use super::{
     args::{Args, COMMANDS, nearest},
     human::parse_bytes,
 };
-use crate::config::{Config, Limits, PeerTarget};
+use crate::{
+    config::{Config, Limits, PeerTarget},
+    discovery,
+};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use log::LevelFilter;
 use std::{
@@ -141,6 +144,13 @@ impl Sources<'_> {
         for text in self.all("peer")? {
             config.peers.push(PeerTarget::parse(&text).map_err(|why| format!("--peer {why}"))?);
         }
+        config.routers = self.all("router")?;
+        for url in &config.routers {
+            discovery::check_router(url).map_err(|why| format!("--router {url:?}: {why}"))?;
+        }
+        config.bootstrap = self.all("bootstrap")?;
+        config.dht = !self.switch("no-dht")?;
+        config.mdns = !self.switch("no-mdns")?;
         let size = |name: &str| -> Result<Option<u64>, String> {
             let size = self.last(name)?.map(|text| parse_bytes(&text));
             size.transpose().map_err(|why| format!("--{name}: {why}"))

@@ -4,6 +4,7 @@ use super::{App, error, get_error, jobs, json_reply, transfers::Transfers};
 use crate::{
     car_import::CarImportError,
     config::PeerTarget,
+    discovery::Source,
     gate::{Reply, ReplyBody, Request},
     local_store::StoreError,
     node::{Node, PutError, PutOptions, Stored},
@@ -111,6 +112,11 @@ pub(crate) fn store_stat(node: &Node) -> Value {
 
 fn peers(node: &Node) -> Value {
     let peers = node.inspect(|engine| engine.peers()).unwrap_or_default();
+    let source = |peer: &crate::engine::PeerSnapshot| match (peer.dialed, peer.remote) {
+        (false, _) => "incoming",
+        // What no source of discovery told came from a peer.
+        (true, address) => node.discovery().source(address).map_or("exchange", Source::name),
+    };
     let peers: Vec<Value> = peers
         .iter()
         .map(|peer| {
@@ -118,6 +124,7 @@ fn peers(node: &Node) -> Value {
                 "peer_id": peer.peer.to_string(),
                 "address": peer.remote.to_string(),
                 "dialed": peer.dialed,
+                "source": source(peer),
                 "agent": peer.agent,
                 "rtt_us": peer.rtt.map(|rtt| rtt.as_micros()),
                 "rate": peer.rate,

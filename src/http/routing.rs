@@ -1,20 +1,26 @@
-//! Delegated routing: who has a CID, as this node knows it.
-//!
-//! Source: ipfs/specs "Delegated Routing V1 HTTP API".
+//! Delegated routing: who provides a CID (Routing V1), from the sources that the node itself has.
 
-use super::{error, gateway::with_cors};
+use super::error;
 use crate::{
+    discovery::{PROTOCOL, multiaddr},
     gate::{Reply, ReplyBody, Request},
     node::Node,
-    store_stream::Scope,
 };
-use barrow_wire::Cid;
+use barrow_wire::{Cid, PeerId};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-/// What is not known now may be soon.
-const EMPTY_MAX_AGE: &str = "public, max-age=15, stale-while-revalidate=172800";
-const FOUND_MAX_AGE: &str = "public, max-age=300, stale-while-revalidate=172800";
+/// A client waits so long at most, although the DHT may still have something to say.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+const METHODS: &str = "GET, HEAD, OPTIONS";
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+/// How routers name a gateway that answers by CID.
+const GATEWAY: &str = "transport-ipfs-gateway-http";
 
 pub(super) fn answer(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
     let reply = match (&request.method[..], rest.strip_prefix("v1/providers/")) {
@@ -23,47 +29,70 @@ pub(super) fn answer(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
             Ok(cid) => providers(node, request, &cid),
             Err(failed) => error(422, "bad_cid", &format!("{cid:?}: {failed}")),
         },
-        (_, Some(_)) => error(405, "method_not_allowed", "this is only read")
-            .with("allow", "GET, HEAD, OPTIONS"),
-        (_, None) => error(404, "not_found", "only /routing/v1/providers/{cid} is here"),
+        ("GET" | "HEAD", None) => error(404, "not_found", "only /routing/v1/providers is here"),
+        _ => error(405, "method_not_allowed", "this is only read").with("allow", METHODS),
     };
-    with_cors(reply)
-}
-
-/// This node, if it has the block: it serves it as a gateway at the name it was asked by.
-fn providers(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
-    let host = request.header("host").unwrap_or_default();
-    let is_here = cid.identity().is_none() && node.block(cid, Scope::Local).is_ok();
-    let providers: Vec<Value> = match (is_here, multiaddr(host)) {
-        (true, Some(address)) => vec![json!({
-            "Schema": "peer",
-            "ID": node.peer_id().to_string(),
-            "Addrs": [address],
-            "Protocols": ["transport-ipfs-gateway-http"],
-        })],
-        _ => Vec::new(),
-    };
-    let max_age = if providers.is_empty() { EMPTY_MAX_AGE } else { FOUND_MAX_AGE };
-    let lines =
-        request.header("accept").is_some_and(|accept| accept.contains("application/x-ndjson"));
-    let (kind, body) = if lines {
-        ("application/x-ndjson", providers.iter().map(|one| format!("{one}\n")).collect())
-    } else {
-        ("application/json", json!({ "Providers": providers }).to_string())
-    };
-    Reply::new(200, kind, body)
-        .with("cache-control", max_age)
-        .with("vary", "Accept")
-        .with("x-content-type-options", "nosniff")
-}
-
-/// The multiaddr of our HTTP side, by the `Host` that the client reached it with.
-fn multiaddr(host: &str) -> Option<String> {
-    if let Ok(address) = host.parse::<SocketAddr>() {
-        let kind = if address.is_ipv4() { "ip4" } else { "ip6" };
-        return Some(format!("/{kind}/{}/tcp/{}/http", address.ip(), address.port()));
+    let reply = reply
+        .with("access-control-allow-origin", "*")
+        .with("access-control-allow-methods", METHODS)
+        .with("vary", "Accept");
+    match (&request.method[..], reply.body) {
+        ("HEAD", ReplyBody::Bytes(bytes)) => {
+            Reply { body: ReplyBody::Absent(Some(bytes.len() as u64)), ..reply }
+        }
+        (_, body) => Reply { body, ..reply },
     }
-    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-    let port: u16 = port.parse().ok()?;
-    Some(format!("/dns/{name}/tcp/{port}/http"))
+}
+
+fn providers(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
+    let mut addresses: BTreeMap<PeerId, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for hint in node.discovery().providers(cid, ANSWER_TIME) {
+        // A record needs the provider's id; an address alone proves nothing to anybody.
+        if let Some(peer) = hint.peer.filter(|peer| *peer != node.peer_id()) {
+            addresses.entry(peer).or_default().insert(hint.address);
+        }
+    }
+    let mut records = Vec::new();
+    if matches!(node.dataset(cid), Ok(Some(_))) {
+        records.push(ourselves(node, request));
+    }
+    for (peer, addresses) in addresses {
+        let texts: Vec<String> = addresses.into_iter().map(multiaddr::write).collect();
+        records.push(record(peer, &texts, &[PROTOCOL]));
+    }
+    let max_age = if records.is_empty() { 15 } else { 300 };
+    let (media_type, body) = match request.header("accept") {
+        Some(accept) if accept.contains(NDJSON) => {
+            (NDJSON, records.iter().map(|record| format!("{record}\n")).collect())
+        }
+        Some(_) | None => (JSON, json!({ "Providers": records }).to_string()),
+    };
+    Reply::new(200, media_type, body)
+        .with("x-content-type-options", "nosniff")
+        .with("cache-control", format!("public, max-age={max_age}"))
+}
+
+/// Us, at the addresses that mean something to whoever asks: where it reached us, if we listen
+/// on all.
+fn ourselves(node: &Node, request: &Request<'_>) -> Value {
+    let host: Option<SocketAddr> = request.header("host").and_then(|host| host.parse().ok());
+    let reached = |ip: IpAddr| match host {
+        Some(host) if ip.is_unspecified() && ip.is_ipv4() == host.is_ipv4() => Some(host.ip()),
+        Some(_) | None => Some(ip).filter(|ip| !ip.is_unspecified()),
+    };
+    let listen = node.addresses().iter().filter_map(|address| {
+        Some(multiaddr::write(SocketAddr::new(reached(address.ip())?, address.port())))
+    });
+    let gateway = host.map(|host| format!("{}/http", multiaddr::write(host)));
+    let addresses: Vec<String> = listen.chain(gateway).collect();
+    record(node.peer_id(), &addresses, &[PROTOCOL, GATEWAY])
+}
+
+fn record(peer: PeerId, addresses: &[String], protocols: &[&str]) -> Value {
+    json!({
+        "Schema": "peer",
+        "ID": peer.to_string(),
+        "Addrs": addresses,
+        "Protocols": protocols,
+    })
 }

@@ -2,12 +2,15 @@
 
 use crate::block::{Block, BlockError};
 use crate::engine::{ConnId, Input, JobId, WantError};
-use barrow_wire::{Multihash, Presence};
+use barrow_wire::{Cid, Multihash, PeerId, Presence};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use mio::Waker;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Commands that may wait; whoever sends more waits until the reactor has taken some.
@@ -27,6 +30,15 @@ pub trait Delivery: Send + Sync {
     fn waiting(&self, hash: &Multihash) -> Vec<JobId>;
     /// A want ended without its block. Called on the reactor; must not wait.
     fn fail(&self, job: JobId, hash: Multihash, error: WantError);
+}
+
+/// Where addresses of providers come from. Called on the reactor; must not wait.
+pub trait Finder: Send + Sync {
+    /// Begins a search for providers of `root`, whose answers come as [`Input::Address`] and end
+    /// with [`Input::DiscoveryDone`]; false if it does not, and nothing comes.
+    fn look_up(&self, job: JobId, root: &Cid) -> bool;
+    /// A dial led to a peer, or to nobody.
+    fn dialed(&self, address: SocketAddr, peer: Option<PeerId>);
 }
 
 /// What the node asks of the reactor.

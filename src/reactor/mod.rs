@@ -8,7 +8,7 @@
 mod connection;
 mod handle;
 
-pub use handle::{Delivery, ReactorHandle};
+pub use handle::{Delivery, Finder, ReactorHandle};
 
 use crate::{
     block::Block,
@@ -37,6 +37,11 @@ use std::{
 
 /// A handshake must be done in this time, dial included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A dial that has no TCP connection after this time is given up: hints often lead nowhere, and
+/// each holds one of few places.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for the handshake on a connection that we dialed, dial included.
+const DIALED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that takes none of what waits for it is closed after this time.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Handshakes that others opened and have not finished.
@@ -74,6 +79,8 @@ pub struct Parts {
     pub disk: Disk,
     /// Where blocks from peers go.
     pub delivery: Arc<dyn Delivery>,
+    /// Who finds providers.
+    pub finder: Arc<dyn Finder>,
     /// Buffers.
     pub pool: Pool,
     /// Workers that hash.
@@ -316,7 +323,7 @@ impl Reactor {
     fn dial(&mut self, address: SocketAddr, peer: Option<PeerId>) {
         match TcpStream::connect(address) {
             Ok(stream) => self.add(stream, address, Some(address), peer),
-            Err(error) => self.inputs.push_back(dial_failed(address, &error.to_string())),
+            Err(error) => self.fail_dial(address, error.to_string()),
         }
     }
 
@@ -333,7 +340,7 @@ impl Reactor {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
             if let Some(address) = dialed {
-                self.inputs.push_back(dial_failed(address, &error.to_string()));
+                self.fail_dial(address, error.to_string());
             }
             return;
         }
@@ -351,6 +358,11 @@ impl Reactor {
         };
         let connection = Connection::new(conn, (stream, remote), dialed, session, self.now());
         self.connections.insert(conn, connection);
+    }
+
+    fn fail_dial(&mut self, address: SocketAddr, reason: String) {
+        self.parts.finder.dialed(address, None);
+        self.inputs.push_back(Input::DialFailed { address, reason });
     }
 
     fn on_connect(&mut self, conn: ConnId) {
@@ -437,6 +449,9 @@ impl Reactor {
             Event::Established { peer } => {
                 connection.peer = Some(peer);
                 let (remote, dialed) = (connection.remote, connection.dialed);
+                if let Some(address) = dialed {
+                    parts.finder.dialed(address, Some(peer));
+                }
                 inputs.push_back(Input::Connected { conn, peer, remote, dialed });
             }
             Event::Message(message) => {
@@ -522,7 +537,7 @@ impl Reactor {
         match (connection.peer, connection.dialed) {
             (Some(_), _) => self.inputs.push_back(Input::Disconnected { conn, reason }),
             (None, Some(address)) => {
-                self.inputs.push_back(dial_failed(address, &format!("{reason:?}")));
+                self.fail_dial(address, format!("{reason:?}"));
             }
             (None, None) => {}
         }
@@ -545,7 +560,7 @@ impl Reactor {
             .connections
             .values()
             .filter(|c| {
-                (c.peer.is_none() && over(c.since, HANDSHAKE_TIMEOUT))
+                (c.peer.is_none() && over(c.since, handshake_timeout(c)))
                     || c.blocked_since.is_some_and(|since| over(since, UNREAD_TIMEOUT))
             })
             .map(|c| c.id)
@@ -711,7 +726,11 @@ impl Reactor {
                     self.inputs.push_back(Input::BlockSent { conn, hash, len: 0 });
                 }
             }
-            Output::Discover { job, .. } => self.inputs.push_back(Input::DiscoveryDone { job }),
+            Output::Discover { job, root } => {
+                if !self.parts.finder.look_up(job, &root) {
+                    self.inputs.push_back(Input::DiscoveryDone { job });
+                }
+            }
             Output::Failed { job, hash, error } => self.parts.delivery.fail(job, hash, error),
             Output::Ban { peer, until, reason } => {
                 log::warn!("{peer} is banned until {:?} after start: {reason}", until.0);
@@ -727,6 +746,10 @@ impl Reactor {
     }
 }
 
-fn dial_failed(address: SocketAddr, reason: &str) -> Input {
-    Input::DialFailed { address, reason: reason.into() }
+fn handshake_timeout(connection: &Connection) -> Duration {
+    match (connection.dialed, connection.open) {
+        (Some(_), false) => DIAL_TIMEOUT,
+        (Some(_), true) => DIALED_HANDSHAKE_TIMEOUT,
+        (None, _) => HANDSHAKE_TIMEOUT,
+    }
 }

@@ -36,6 +36,10 @@ impl Node {
         let mut command = Command::new(BARROW);
         command.arg("--data-dir").arg(dir).args(["serve", "--listen", "127.0.0.1:0"]);
         command.args(["--http", "127.0.0.1:0"]).args(flags);
+        // Nobody but those whom a test names is to be found.
+        if !flags.contains(&"--bootstrap") {
+            command.args(["--no-dht", "--no-mdns"]);
+        }
         for peer in peers {
             command.args(["--peer", peer]);
         }

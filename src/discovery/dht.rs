@@ -1,0 +1,378 @@
+//! The BitTorrent Mainline DHT: who announced a dataset's root.
+//!
+//! The crate's answers are futures; one thread polls them all, and is woken through its own
+//! queue, so that no runtime is needed. The client joins on the first need of it, and its names
+//! are looked up on that thread, as a resolver may take long.
+
+use super::{
+    Answers, Hint, LookUpId, Provider, SOURCE_QUEUE_MAX,
+    announcer::{Announcer, Key},
+};
+use barrow_wire::Multihash;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use futures_core::Stream;
+use mainline::{
+    Dht, Id, RequestFilter, RequestSpecific, ServerSettings,
+    async_dht::{AsyncDht, GetStream},
+};
+use sha2::{Digest as _, Sha256};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+/// What stands before a multihash when its name in the DHT is made: nobody else's names are ours.
+const NAMESPACE: &[u8] = b"barrow dht provider 1\0";
+/// Announcements under way; each takes a few seconds.
+const ANNOUNCING_MAX: usize = 8;
+/// A look-up that took so long ends.
+const LOOK_UP_TIME: Duration = Duration::from_secs(15);
+/// The same for an announcement: the crate never ends one that no node gave a token for.
+const ANNOUNCE_TIME: Duration = Duration::from_secs(30);
+/// At a stop, the thread's queue has this time to take one thing more.
+const STOP_TIME: Duration = Duration::from_millis(100);
+/// The wait after the DHT could not be entered; it doubles.
+const REJOIN_MIN: Duration = Duration::from_secs(5);
+/// The longest such wait.
+const REJOIN_MAX: Duration = Duration::from_secs(300);
+/// What a reachable node keeps for others: names, and addresses of each (8 MiB by default).
+const KEPT_NAMES_MAX: usize = 500;
+const KEPT_ADDRESSES_MAX: usize = 50;
+/// Requests of others that a reachable node answers in a second.
+const ANSWERS_PER_SECOND_MAX: u64 = 25;
+
+/// How the DHT is used.
+#[derive(Clone, Debug)]
+pub struct DhtSettings {
+    /// Where it is entered; empty: at its well-known nodes.
+    pub bootstrap: Vec<String>,
+    /// Where peers reach us; its first IPv4 address is announced. Empty: nothing is.
+    pub listen: Vec<SocketAddr>,
+    /// What is announced from the start.
+    pub roots: Vec<Multihash>,
+    /// Spreads announcements.
+    pub seed: u64,
+}
+
+/// The DHT client's thread.
+pub(super) struct DhtClient {
+    commands: Sender<Command>,
+}
+
+enum Command {
+    LookUp(LookUpId, Key),
+    Announce(Key),
+    Withdraw(Key),
+    /// Something that was waited for has come.
+    Wake,
+    Stop,
+}
+
+impl DhtClient {
+    pub(super) fn start(settings: DhtSettings, answers: Answers) -> io::Result<Self> {
+        let (commands, inbox) = bounded(SOURCE_QUEUE_MAX);
+        let waker = Waker::from(Arc::new(Bell(commands.clone())));
+        let thread = std::thread::Builder::new().name("dht".into());
+        thread.spawn(move || Worker::new(settings, answers, inbox, waker).run())?;
+        Ok(Self { commands })
+    }
+}
+
+impl Provider for DhtClient {
+    fn look_up(&mut self, look_up: LookUpId, hash: Multihash) -> bool {
+        self.commands.try_send(Command::LookUp(look_up, key(&hash))).is_ok()
+    }
+
+    fn answers_others(&self) -> bool {
+        true
+    }
+
+    fn announce(&mut self, hash: &Multihash) {
+        // While its names are looked up the thread takes nothing; waiting for it would hold up
+        // every other source.
+        let _ = self.commands.try_send(Command::Announce(key(hash)));
+    }
+
+    fn withdraw(&mut self, hash: &Multihash) {
+        let _ = self.commands.try_send(Command::Withdraw(key(hash)));
+    }
+
+    fn stop(&mut self) {
+        let _ = self.commands.send_timeout(Command::Stop, STOP_TIME);
+    }
+}
+
+/// The DHT's name for a dataset.
+fn key(hash: &Multihash) -> Key {
+    let digest: [u8; 32] =
+        Sha256::new().chain_update(NAMESPACE).chain_update(hash.to_bytes()).finalize().into();
+    let mut key = [0; 20];
+    key.copy_from_slice(&digest[..20]);
+    key
+}
+
+/// Wakes the thread through its queue.
+struct Bell(Sender<Command>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        match self.0.try_send(Command::Wake) {
+            // With a full queue it is awake anyway.
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+struct LookUp {
+    id: LookUpId,
+    peers: GetStream<Vec<SocketAddrV4>>,
+    until: Instant,
+}
+
+struct Announcement {
+    key: Key,
+    /// True once some node took it.
+    done: Pin<Box<dyn Future<Output = bool> + Send>>,
+    until: Instant,
+}
+
+struct Worker {
+    settings: DhtSettings,
+    answers: Answers,
+    inbox: Receiver<Command>,
+    waker: Waker,
+    dht: Option<AsyncDht>,
+    rejoin_at: Instant,
+    rejoin_wait: Duration,
+    port: Option<u16>,
+    announcer: Announcer,
+    look_ups: Vec<LookUp>,
+    announcements: Vec<Announcement>,
+}
+
+impl Worker {
+    fn new(
+        settings: DhtSettings,
+        answers: Answers,
+        inbox: Receiver<Command>,
+        waker: Waker,
+    ) -> Self {
+        let now = Instant::now();
+        let port = settings.listen.iter().find(|at| at.is_ipv4()).map(SocketAddr::port);
+        let roots = settings.roots.iter().map(key);
+        Self {
+            answers,
+            inbox,
+            waker,
+            dht: None,
+            rejoin_at: now,
+            rejoin_wait: REJOIN_MIN,
+            announcer: Announcer::new(now, roots, settings.seed),
+            port,
+            settings,
+            look_ups: Vec::new(),
+            announcements: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        // A node that serves joins at once, so that its first look-up does not wait for that.
+        if self.port.is_some() {
+            self.join(Instant::now());
+        }
+        loop {
+            let command = match self.next_moment() {
+                Some(at) => self.inbox.recv_deadline(at),
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match command {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.on_command(command),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // What else waits is done before anything is polled.
+            while let Ok(command) = self.inbox.try_recv() {
+                match command {
+                    Command::Stop => return,
+                    command => self.on_command(command),
+                }
+            }
+            self.poll_look_ups();
+            self.poll_announcements();
+        }
+    }
+
+    fn next_moment(&self) -> Option<Instant> {
+        let look_ups = self.look_ups.iter().map(|look_up| look_up.until);
+        let free = self.announcements.len() < ANNOUNCING_MAX && self.port.is_some();
+        let announcer = self.announcer.next_due().filter(|_| free);
+        let announcer = announcer.map(|at| match self.dht {
+            Some(_) => at,
+            None => at.max(self.rejoin_at),
+        });
+        let announcements = self.announcements.iter().map(|announcement| announcement.until);
+        look_ups.chain(announcements).chain(announcer).min()
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::LookUp(id, key) => {
+                self.join(now);
+                match &self.dht {
+                    Some(dht) => {
+                        let peers = dht.get_peers(Id::from(key));
+                        self.look_ups.push(LookUp { id, peers, until: now + LOOK_UP_TIME });
+                    }
+                    None => self.answers.finished(id),
+                }
+            }
+            Command::Announce(key) => self.announcer.add(now, key),
+            Command::Withdraw(key) => self.announcer.remove(&key),
+            Command::Wake | Command::Stop => {}
+        }
+    }
+
+    /// Enters the DHT, unless that was tried in vain a moment ago.
+    fn join(&mut self, now: Instant) {
+        if self.dht.is_some() || now < self.rejoin_at {
+            return;
+        }
+        match client(&self.settings) {
+            Ok(dht) => self.dht = Some(dht.as_async()),
+            Err(error) => {
+                log::info!("the DHT cannot be entered: {error}");
+                self.rejoin_at = Instant::now() + self.rejoin_wait;
+                self.rejoin_wait = (self.rejoin_wait * 2).min(REJOIN_MAX);
+            }
+        }
+    }
+
+    fn poll_look_ups(&mut self) {
+        let (now, mut context) = (Instant::now(), Context::from_waker(&self.waker));
+        let answers = &self.answers;
+        self.look_ups.retain_mut(|look_up| {
+            loop {
+                match Pin::new(&mut look_up.peers).poll_next(&mut context) {
+                    Poll::Ready(Some(peers)) => {
+                        let hints = peers
+                            .into_iter()
+                            .map(|address| Hint { address: address.into(), peer: None });
+                        answers.found(look_up.id, hints);
+                    }
+                    Poll::Pending if now < look_up.until => return true,
+                    Poll::Pending | Poll::Ready(None) => {
+                        answers.finished(look_up.id);
+                        return false;
+                    }
+                }
+            }
+        });
+    }
+
+    fn poll_announcements(&mut self) {
+        let now = Instant::now();
+        let Some(port) = self.port else { return };
+        if self.announcer.next_due().is_some_and(|at| at <= now) {
+            self.join(now);
+        }
+        let Some(dht) = &self.dht else { return };
+        while self.announcements.len() < ANNOUNCING_MAX
+            && let Some(key) = self.announcer.take_due(now)
+        {
+            let dht = dht.clone();
+            let done = async move { dht.announce_peer(Id::from(key), Some(port)).await.is_ok() };
+            let until = now + ANNOUNCE_TIME;
+            self.announcements.push(Announcement { key, done: Box::pin(done), until });
+        }
+        let mut context = Context::from_waker(&self.waker);
+        let announcer = &mut self.announcer;
+        self.announcements.retain_mut(|announcement| {
+            match announcement.done.as_mut().poll(&mut context) {
+                Poll::Pending if now < announcement.until => return true,
+                Poll::Ready(true) => log::debug!("a dataset is announced in the DHT"),
+                Poll::Pending | Poll::Ready(false) => announcer.failed(now, announcement.key),
+            }
+            false
+        });
+    }
+}
+
+/// Looks the bootstrap nodes up and binds a socket. The crate would take an empty list for good.
+fn client(settings: &DhtSettings) -> io::Result<Dht> {
+    let names: Vec<&str> = match &settings.bootstrap[..] {
+        [] => mainline::DEFAULT_BOOTSTRAP_NODES.to_vec(),
+        given => given.iter().map(|name| &name[..]).collect(),
+    };
+    let mut nodes = Vec::new();
+    for name in &names {
+        match name.to_socket_addrs() {
+            Ok(addresses) => nodes.extend(addresses.filter(SocketAddr::is_ipv4)),
+            Err(error) => log::debug!("{name}: {error}"),
+        }
+    }
+    if nodes.is_empty() {
+        return Err(io::Error::other(format!("none of {} is known", names.join(", "))));
+    }
+    let mut builder = Dht::builder();
+    builder.bootstrap(&nodes).server_settings(ServerSettings {
+        max_info_hashes: KEPT_NAMES_MAX,
+        max_peers_per_info_hash: KEPT_ADDRESSES_MAX,
+        max_immutable_values: KEPT_NAMES_MAX,
+        max_mutable_values: KEPT_NAMES_MAX,
+        filter: Box::new(AnswerRate::default()),
+    });
+    let ours = settings.listen.iter().find_map(|address| match address {
+        SocketAddr::V4(v4) => Some(*v4),
+        SocketAddr::V6(_) => None,
+    });
+    let ip = ours.map_or(Ipv4Addr::UNSPECIFIED, |address| *address.ip());
+    builder.bind_address(ip);
+    // The port that is announced, so that one hole in a NAT or firewall serves both. The crate
+    // panics where it cannot bind, so that is tried first.
+    if let Some(address) = ours.filter(|address| UdpSocket::bind(address).is_ok()) {
+        builder.port(address.port());
+    }
+    builder.build()
+}
+
+/// Answers so many requests a second and ignores the rest: a node that others found reachable is
+/// made part of the DHT, and must not be worn out by that, nor made to reflect a flood.
+#[derive(Clone, Debug, Default)]
+struct AnswerRate {
+    /// The second, in the upper half, and the answers in it.
+    count: Arc<AtomicU64>,
+}
+
+impl RequestFilter for AnswerRate {
+    fn allow_request(&self, _request: &RequestSpecific, _from: SocketAddrV4) -> bool {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let second = START.get_or_init(Instant::now).elapsed().as_secs() << 32;
+        let before = self.count.load(Ordering::Relaxed);
+        let count = if before & !0xffff_ffff == second { before + 1 } else { second + 1 };
+        self.count.store(count, Ordering::Relaxed);
+        count & 0xffff_ffff <= ANSWERS_PER_SECOND_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barrow_wire::HashCode;
+
+    #[test]
+    fn a_name_in_the_dht_is_no_hash_of_anybody_else() {
+        let hash = Multihash::of(HashCode::Sha2_256, b"hello world");
+        let name = key(&hash);
+        assert!(!hash.to_bytes().windows(20).any(|part| part == name));
+        assert_eq!(data_encoding::HEXLOWER.encode(&name).len(), 40);
+        assert_ne!(name, key(&Multihash::of(HashCode::Sha2_256, b"hello")));
+    }
+}
