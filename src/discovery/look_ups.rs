@@ -8,7 +8,8 @@ use crate::engine::JobId;
 use barrow_wire::Multihash;
 use crossbeam::channel::Sender;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,15 @@ pub(super) const DIALS_PER_NETWORK_MAX: usize = 4;
 /// Addresses passed on in a minute, of all look-ups together.
 pub(super) const DIALS_PER_MINUTE_MAX: u32 = 256;
 
+/// Addresses of the DHT passed on at once, and again after each [`REFILL_TIME`]. Whoever sits near
+/// a name in the DHT can say anything and says it first: with a pause, an address that several
+/// nodes name goes before one that a single node does.
+const BURST: usize = 8;
+/// See [`BURST`].
+const REFILL_TIME: Duration = Duration::from_millis(150);
+/// Addresses of the DHT that wait to be passed on.
+const CANDIDATES_MAX: usize = 512;
+
 /// Names a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LookUpId(u64);
@@ -43,12 +53,28 @@ pub(super) enum Asker {
     Query(Sender<Hint>),
 }
 
+/// What an asker is to hear.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// An address.
+    Hint(Asker, Hint),
+    /// That there is no more.
+    Done(Asker),
+}
+
 /// What a look-up is for. Those for others ask no routers: two nodes that are each other's
 /// router would ask in circles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
     pub(super) hash: Multihash,
     pub(super) for_others: bool,
+}
+
+/// An address that waits to be passed on: how many named it, and when the first did.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    votes: u32,
+    order: usize,
 }
 
 #[derive(Debug)]
@@ -59,18 +85,50 @@ struct LookUp {
     waits_for: BTreeSet<usize>,
     found: Vec<Hint>,
     networks: BTreeMap<Network, usize>,
+    candidates: BTreeMap<SocketAddr, Candidate>,
+    allowance: usize,
+    refill_at: Instant,
     started_at: Instant,
 }
 
-/// All look-ups.
+impl LookUp {
+    fn is_over(&self) -> bool {
+        self.waits_for.is_empty() && self.candidates.is_empty()
+    }
+
+    fn add_candidate(&mut self, address: SocketAddr) {
+        let order = self.candidates.len();
+        if order < CANDIDATES_MAX && !self.found.iter().any(|hint| hint.address == address) {
+            let new = Candidate { votes: 0, order };
+            self.candidates.entry(address).or_insert(new).votes += 1;
+        }
+    }
+
+    fn take_best(&mut self) -> Option<SocketAddr> {
+        let rank = |candidate: &Candidate| (std::cmp::Reverse(candidate.votes), candidate.order);
+        let best = self.candidates.iter().min_by_key(|(_, candidate)| rank(candidate));
+        let address = *best?.0;
+        self.candidates.remove(&address);
+        Some(address)
+    }
+}
+
+/// All look-ups. After each call that changes something, take all of [`LookUps::poll`].
 #[derive(Debug)]
 pub(super) struct LookUps {
     ranges: Ranges,
     open: BTreeMap<LookUpId, LookUp>,
-    recent: BTreeMap<Subject, (Instant, Vec<Hint>)>,
+    recent: BTreeMap<Subject, (Instant, Vec<SocketAddr>)>,
     next: u64,
-    dials_left: u32,
-    dials_at: Instant,
+    dials: Dials,
+    said: VecDeque<Said>,
+}
+
+/// How many addresses may still be passed on in this minute.
+#[derive(Debug)]
+struct Dials {
+    left: u32,
+    since: Instant,
 }
 
 impl LookUps {
@@ -80,150 +138,198 @@ impl LookUps {
             open: BTreeMap::new(),
             recent: BTreeMap::new(),
             next: 0,
-            dials_left: DIALS_PER_MINUTE_MAX,
-            dials_at: now,
+            dials: Dials { left: DIALS_PER_MINUTE_MAX, since: now },
+            said: VecDeque::new(),
         }
     }
 
-    /// Begins a look-up, or joins one for the same. Gives its id if the sources are to be asked,
-    /// and what is known already.
-    ///
-    /// # Errors
-    /// Gives the asker back if there are too many.
+    /// Begins a look-up with so many sources, or joins one for the same. Gives its id if the
+    /// sources are to be asked.
     pub(super) fn start(
         &mut self,
         now: Instant,
         subject: Subject,
         asker: Asker,
         sources: usize,
-    ) -> Result<(Option<LookUpId>, Vec<Hint>), Asker> {
-        // One that is over for whoever asked first only waits for late answers.
-        let fresh = |look_up: &LookUp| now < look_up.started_at + ANSWER_TIME / 2;
-        let running = self.open.values_mut().find(|open| open.subject == subject && fresh(open));
-        if let Some(look_up) = running.filter(|look_up| !look_up.waits_for.is_empty()) {
+    ) -> Option<LookUpId> {
+        // A look-up near its end would leave no time for an asker who comes late.
+        let young = |look_up: &LookUp| now < look_up.started_at + ANSWER_TIME / 2;
+        let running = self.open.values_mut().find(|open| open.subject == subject && young(open));
+        if let Some(look_up) = running {
+            let hints = look_up.found.iter().map(|hint| Said::Hint(asker.clone(), *hint));
+            self.said.extend(hints);
             look_up.askers.push(asker);
-            return Ok((None, look_up.found.clone()));
+            return None;
         }
         if self.open.len() >= LOOK_UPS_MAX {
-            return Err(asker);
+            self.said.push_back(Said::Done(asker));
+            return None;
         }
         let id = LookUpId(self.next);
         self.next += 1;
-        let look_up = LookUp {
+        let mut look_up = LookUp {
             subject,
             askers: vec![asker],
             waits_for: (0..sources).collect(),
             found: Vec::new(),
             networks: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            allowance: BURST,
+            refill_at: now + REFILL_TIME,
             started_at: now,
         };
+        if let Some((at, known)) = self.recent.get(&subject)
+            && now < *at + RECENT_TIME
+        {
+            known.iter().for_each(|address| look_up.add_candidate(*address));
+        }
         self.open.insert(id, look_up);
-        let recent = self.recent.get(&subject).filter(|(at, _)| now < *at + RECENT_TIME);
-        let known = recent.map(|(_, hints)| hints.clone()).unwrap_or_default();
-        let known = known.into_iter().filter(|hint| self.admit(now, id, *hint, true)).collect();
-        Ok((Some(id), known))
+        self.release(now, id);
+        Some(id)
     }
 
-    /// A source found an address: gives who is to hear of it, nobody if it may not be dialed.
-    pub(super) fn found(
-        &mut self,
-        now: Instant,
-        id: LookUpId,
-        source: Source,
-        hint: Hint,
-    ) -> Vec<Asker> {
+    /// A source found an address.
+    pub(super) fn found(&mut self, now: Instant, id: LookUpId, source: Source, hint: Hint) {
         let nearby = source == Source::Mdns;
-        if !self.admit(now, id, hint, nearby) {
-            return Vec::new();
+        let Some(look_up) = self.open.get_mut(&id) else { return };
+        if !self.ranges.may_dial(hint.address, nearby) {
+            return;
         }
-        let Some(look_up) = self.open.get(&id) else { return Vec::new() };
         if source.provides() {
-            let subject = look_up.subject;
-            let askers = look_up.askers.clone();
-            self.remember(now, subject, hint);
-            return askers;
+            remember(&mut self.recent, now, look_up.subject, hint.address);
+        } else if look_up.subject.for_others {
+            // Others who ask want to know who provides it, not whom we know.
+            return;
         }
-        // Others who ask want to know who provides it, not whom we know.
-        look_up.askers.iter().filter(|_| !look_up.subject.for_others).cloned().collect()
+        match source {
+            Source::Dht => {
+                look_up.add_candidate(hint.address);
+                self.release(now, id);
+            }
+            Source::Given | Source::Exchange | Source::Router | Source::Mdns => {
+                self.pass_on(now, id, hint, nearby);
+            }
+        }
     }
 
-    /// Counts an address against all caps; false if it is one too many, or was found before.
-    fn admit(&mut self, now: Instant, id: LookUpId, hint: Hint, nearby: bool) -> bool {
-        let minute = Duration::from_secs(60);
+    /// Passes on what the pauses allow.
+    fn release(&mut self, now: Instant, id: LookUpId) {
+        loop {
+            let Some(look_up) = self.open.get_mut(&id) else { return };
+            if now >= look_up.refill_at {
+                (look_up.allowance, look_up.refill_at) = (BURST, now + REFILL_TIME);
+            }
+            if look_up.allowance == 0 || look_up.askers.is_empty() {
+                return;
+            }
+            let Some(address) = look_up.take_best() else { break };
+            if self.pass_on(now, id, Hint { address, peer: None }, false)
+                && let Some(look_up) = self.open.get_mut(&id)
+            {
+                look_up.allowance -= 1;
+            }
+        }
+        self.end_if_over(id);
+    }
+
+    /// Counts an address against all caps, and tells who asked; false if it is one too many, or
+    /// was found before.
+    fn pass_on(&mut self, now: Instant, id: LookUpId, hint: Hint, nearby: bool) -> bool {
         let Some(look_up) = self.open.get_mut(&id) else { return false };
         let ip = hint.address.ip();
-        let known = look_up.found.iter().any(|found| found.address == hint.address);
-        if known || !self.ranges.may_dial(hint.address, nearby) {
-            return false;
-        }
         let of_network = look_up.networks.entry(Network::of(ip)).or_insert(0);
         let crowded = *of_network >= DIALS_PER_NETWORK_MAX && !nearby && !self.ranges.is_ours(ip);
-        if crowded || look_up.found.len() >= DIALS_PER_LOOK_UP_MAX {
+        let known = look_up.found.iter().any(|found| found.address == hint.address);
+        if crowded || known || look_up.found.len() >= DIALS_PER_LOOK_UP_MAX {
             return false;
         }
-        if now.saturating_duration_since(self.dials_at) >= minute {
-            (self.dials_at, self.dials_left) = (now, DIALS_PER_MINUTE_MAX);
+        if now.saturating_duration_since(self.dials.since) >= Duration::from_secs(60) {
+            self.dials = Dials { left: DIALS_PER_MINUTE_MAX, since: now };
         }
-        if self.dials_left == 0 {
-            return false;
-        }
-        self.dials_left -= 1;
+        let Some(left) = self.dials.left.checked_sub(1) else { return false };
+        self.dials.left = left;
         *of_network += 1;
         look_up.found.push(hint);
+        look_up.candidates.remove(&hint.address);
+        let askers = look_up.askers.iter().cloned();
+        self.said.extend(askers.map(|asker| Said::Hint(asker, hint)));
         true
     }
 
-    fn remember(&mut self, now: Instant, subject: Subject, hint: Hint) {
-        if self.recent.len() >= RECENT_MAX && !self.recent.contains_key(&subject) {
-            let oldest = self.recent.iter().min_by_key(|(_, (at, _))| *at);
-            if let Some(oldest) = oldest.map(|(subject, _)| *subject) {
-                self.recent.remove(&oldest);
-            }
-        }
-        let (at, hints) = self.recent.entry(subject).or_insert_with(|| (now, Vec::new()));
-        *at = now;
-        hints.retain(|known| known.address != hint.address);
-        if hints.len() < DIALS_PER_LOOK_UP_MAX {
-            hints.push(hint);
-        }
-    }
-
     /// An address led nowhere: it is not passed on again.
-    pub(super) fn failed(&mut self, hint: std::net::SocketAddr) {
-        for (_, hints) in self.recent.values_mut() {
-            hints.retain(|known| known.address != hint);
+    pub(super) fn failed(&mut self, address: SocketAddr) {
+        for (_, known) in self.recent.values_mut() {
+            known.retain(|known| *known != address);
         }
     }
 
-    /// A source has said all: gives who waited for that, if it was the last one.
-    pub(super) fn finished(&mut self, id: LookUpId, source: usize) -> Vec<Asker> {
-        let Some(look_up) = self.open.get_mut(&id) else { return Vec::new() };
-        look_up.waits_for.remove(&source);
-        if !look_up.waits_for.is_empty() {
-            return Vec::new();
+    /// A source has said all.
+    pub(super) fn finished(&mut self, id: LookUpId, source: usize) {
+        if let Some(look_up) = self.open.get_mut(&id) {
+            look_up.waits_for.remove(&source);
+            self.end_if_over(id);
         }
-        self.open.remove(&id).map(|look_up| look_up.askers).unwrap_or_default()
     }
 
-    /// Ends what took too long: gives who is to wait no more.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Asker> {
-        let mut ended = Vec::new();
+    fn end_if_over(&mut self, id: LookUpId) {
+        if self.open.get(&id).is_some_and(LookUp::is_over)
+            && let Some(look_up) = self.open.remove(&id)
+        {
+            self.said.extend(look_up.askers.into_iter().map(Said::Done));
+        }
+    }
+
+    /// Does what is due: passes on what had to wait, ends what took too long.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let due = |look_up: &LookUp| now >= look_up.refill_at && !look_up.candidates.is_empty();
+        let due = self.open.iter().filter(|(_, look_up)| due(look_up)).map(|(id, _)| *id);
+        for id in due.collect::<Vec<_>>() {
+            self.release(now, id);
+        }
         for look_up in self.open.values_mut() {
             if now >= look_up.started_at + ANSWER_TIME {
-                ended.append(&mut look_up.askers);
+                look_up.candidates.clear();
+                self.said.extend(look_up.askers.drain(..).map(Said::Done));
             }
         }
-        self.open.retain(|_, look_up| now < look_up.started_at + LINGER_TIME);
-        ended
+        self.open.retain(|_, look_up| !look_up.is_over() && now < look_up.started_at + LINGER_TIME);
     }
 
-    /// When [`Self::expire`] has something to do.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let ends = self.open.values().map(|look_up| {
-            let waits = !look_up.askers.is_empty();
-            look_up.started_at + if waits { ANSWER_TIME } else { LINGER_TIME }
+    /// The next thing that somebody is to hear.
+    pub(super) fn poll(&mut self) -> Option<Said> {
+        self.said.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let moments = self.open.values().map(|look_up| {
+            if look_up.askers.is_empty() {
+                return look_up.started_at + LINGER_TIME;
+            }
+            let end = look_up.started_at + ANSWER_TIME;
+            if look_up.candidates.is_empty() { end } else { end.min(look_up.refill_at) }
         });
-        ends.min()
+        moments.min()
+    }
+}
+
+/// Keeps what was found for the next one who asks.
+fn remember(
+    recent: &mut BTreeMap<Subject, (Instant, Vec<SocketAddr>)>,
+    now: Instant,
+    subject: Subject,
+    address: SocketAddr,
+) {
+    if recent.len() >= RECENT_MAX && !recent.contains_key(&subject) {
+        let oldest = recent.iter().min_by_key(|(_, (at, _))| *at);
+        if let Some(oldest) = oldest.map(|(subject, _)| *subject) {
+            recent.remove(&oldest);
+        }
+    }
+    let (at, known) = recent.entry(subject).or_insert_with(|| (now, Vec::new()));
+    *at = now;
+    if !known.contains(&address) && known.len() < DIALS_PER_LOOK_UP_MAX {
+        known.push(address);
     }
 }
 
@@ -232,108 +338,169 @@ mod tests {
     use super::*;
     use barrow_wire::HashCode;
 
+    struct Bench {
+        look_ups: LookUps,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { look_ups: LookUps::new(now, Ranges::default()), now }
+        }
+
+        fn begin(&mut self, n: u8, sources: usize) -> Option<LookUpId> {
+            let asker = Asker::Job(JobId(n.into()));
+            self.look_ups.start(self.now, subject(n), asker, sources)
+        }
+
+        /// Addresses that are passed on, and how many hear of the end.
+        fn said(&mut self) -> (Vec<SocketAddr>, usize) {
+            let (mut hints, mut ends) = (Vec::new(), 0);
+            while let Some(said) = self.look_ups.poll() {
+                match said {
+                    Said::Hint(_, hint) => hints.push(hint.address),
+                    Said::Done(_) => ends += 1,
+                }
+            }
+            (hints, ends)
+        }
+
+        fn found(&mut self, id: LookUpId, source: Source, address: &str) -> usize {
+            self.look_ups.found(self.now, id, source, Hint { address: at(address), peer: None });
+            self.said().0.len()
+        }
+
+        fn pass(&mut self, time: Duration) -> (Vec<SocketAddr>, usize) {
+            let end = self.now + time;
+            let (mut hints, mut ends) = (Vec::new(), 0);
+            while let Some(at) = self.look_ups.next_timeout().filter(|at| *at <= end) {
+                assert!(at >= self.now, "a timer in the past");
+                self.now = at;
+                self.look_ups.handle_timeout(at);
+                let said = self.said();
+                hints.extend(said.0);
+                ends += said.1;
+            }
+            self.now = end;
+            (hints, ends)
+        }
+    }
+
     fn subject(n: u8) -> Subject {
         Subject { hash: Multihash::of(HashCode::Sha2_256, &[n]), for_others: false }
     }
 
-    fn hint(text: &str) -> Hint {
-        Hint { address: text.parse().unwrap(), peer: None }
-    }
-
-    fn job(n: u64) -> Asker {
-        Asker::Job(JobId(n))
-    }
-
-    fn begin(look_ups: &mut LookUps, now: Instant) -> LookUpId {
-        look_ups.start(now, subject(1), job(1), 2).unwrap().0.unwrap()
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn a_slow_source_delays_neither_answers_nor_the_end() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
-        let id = begin(&mut look_ups, now);
-        assert_eq!(look_ups.found(now, id, Source::Dht, hint("192.0.2.1:1")).len(), 1);
-        assert!(look_ups.finished(id, 0).is_empty(), "the other source may still answer");
-        assert!(look_ups.expire(now + ANSWER_TIME - Duration::from_millis(1)).is_empty());
-        assert_eq!(look_ups.expire(now + ANSWER_TIME).len(), 1);
-        let late = now + ANSWER_TIME * 2;
-        assert!(look_ups.found(late, id, Source::Dht, hint("192.0.2.2:1")).is_empty());
-        let (_, known) = look_ups.start(late, subject(1), job(2), 2).unwrap();
-        assert_eq!(known.len(), 2, "late answers are there for the next one who asks");
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 2).unwrap();
+        assert_eq!(bench.found(id, Source::Dht, "192.0.2.1:1"), 1);
+        bench.look_ups.finished(id, 0);
+        assert_eq!(bench.pass(ANSWER_TIME - Duration::from_millis(1)).1, 0);
+        assert_eq!(bench.pass(Duration::from_millis(1)).1, 1);
+        assert_eq!(bench.found(id, Source::Dht, "192.0.2.2:1"), 0);
+        bench.begin(1, 2).unwrap();
+        assert_eq!(bench.said().0.len(), 2, "late answers are there for the next one who asks");
     }
 
     #[test]
     fn whoever_asks_for_the_same_joins() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
-        let id = begin(&mut look_ups, now);
-        look_ups.found(now, id, Source::Dht, hint("192.0.2.1:1"));
-        let (new, known) = look_ups.start(now, subject(1), job(2), 2).unwrap();
-        assert_eq!((new, known.len()), (None, 1));
-        assert!(look_ups.finished(id, 0).is_empty());
-        assert_eq!(look_ups.finished(id, 1).len(), 2);
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 2).unwrap();
+        bench.found(id, Source::Dht, "192.0.2.1:1");
+        assert!(bench.begin(1, 2).is_none());
+        assert_eq!(bench.said().0.len(), 1);
+        bench.look_ups.finished(id, 0);
+        assert_eq!(bench.said().1, 0);
+        bench.look_ups.finished(id, 1);
+        assert_eq!(bench.said().1, 2);
     }
 
     #[test]
     fn dials_are_capped_by_look_up_by_network_and_by_minute() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
-        let id = begin(&mut look_ups, now);
-        let of_one_network = (1..100)
-            .filter(|n| {
-                let hint = hint(&format!("192.0.2.{n}:1"));
-                !look_ups.found(now, id, Source::Dht, hint).is_empty()
-            })
-            .count();
-        assert_eq!(of_one_network, DIALS_PER_NETWORK_MAX);
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 1).unwrap();
+        let mut one_network = 0;
+        for n in 1..100 {
+            one_network += bench.found(id, Source::Router, &format!("192.0.2.{n}:1"));
+        }
+        assert_eq!(one_network, DIALS_PER_NETWORK_MAX);
         let mut in_all = 0;
-        for look_up in 0..40 {
-            let id = look_ups.start(now, subject(look_up), job(3), 1).unwrap().0;
-            let Some(id) = id else { continue };
-            let dials = (1..100)
-                .filter(|n| {
-                    let hint = hint(&format!("8.{look_up}.{n}.1:1"));
-                    !look_ups.found(now, id, Source::Dht, hint).is_empty()
-                })
-                .count();
+        for n in 2..40 {
+            let id = bench.begin(n, 1).unwrap();
+            let mut dials = 0;
+            for m in 1..100 {
+                dials += bench.found(id, Source::Router, &format!("8.{n}.{m}.1:1"));
+            }
             assert!(dials <= DIALS_PER_LOOK_UP_MAX);
             in_all += dials;
         }
-        assert_eq!(in_all + of_one_network, DIALS_PER_MINUTE_MAX as usize);
+        assert_eq!(in_all + one_network, DIALS_PER_MINUTE_MAX as usize);
+    }
+
+    #[test]
+    fn an_address_that_many_name_goes_before_those_that_one_names_first() {
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 1).unwrap();
+        for liar in 0..10 {
+            for n in 0..16 {
+                bench.found(id, Source::Dht, &format!("8.{liar}.{n}.1:1"));
+            }
+        }
+        for _ in 0..3 {
+            assert_eq!(bench.found(id, Source::Dht, "192.0.2.1:1"), 0, "the first burst is out");
+        }
+        bench.look_ups.finished(id, 0);
+        let (next, ended) = bench.pass(REFILL_TIME);
+        assert_eq!((next.len(), next[0], ended), (BURST, at("192.0.2.1:1"), 0));
+        let (rest, ended) = bench.pass(ANSWER_TIME);
+        assert_eq!((rest.len(), ended), (DIALS_PER_LOOK_UP_MAX - 2 * BURST, 1));
     }
 
     #[test]
     fn private_addresses_and_known_ones_go_to_nobody() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
-        let id = begin(&mut look_ups, now);
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 1).unwrap();
         for refused in ["10.0.0.1:1", "127.0.0.1:1", "192.168.0.1:1"] {
-            assert!(look_ups.found(now, id, Source::Dht, hint(refused)).is_empty());
+            assert_eq!(bench.found(id, Source::Dht, refused), 0);
+            assert_eq!(bench.found(id, Source::Router, refused), 0);
         }
-        assert_eq!(look_ups.found(now, id, Source::Mdns, hint("10.0.0.1:1")).len(), 1);
-        assert!(look_ups.found(now, id, Source::Dht, hint("10.0.0.1:1")).is_empty());
+        assert_eq!(bench.found(id, Source::Mdns, "10.0.0.1:1"), 1);
+        assert_eq!(bench.found(id, Source::Mdns, "10.0.0.1:1"), 0);
     }
 
     #[test]
     fn neighbours_are_no_providers_for_others() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
+        let mut bench = Bench::new();
         let subject = Subject { for_others: true, ..subject(1) };
-        let id = look_ups.start(now, subject, job(1), 1).unwrap().0.unwrap();
-        assert!(look_ups.found(now, id, Source::Mdns, hint("10.0.0.1:1")).is_empty());
-        assert_eq!(look_ups.found(now, id, Source::Dht, hint("192.0.2.1:1")).len(), 1);
+        let id = bench.look_ups.start(bench.now, subject, Asker::Job(JobId(1)), 1).unwrap();
+        assert_eq!(bench.found(id, Source::Mdns, "10.0.0.1:1"), 0);
+        assert_eq!(bench.found(id, Source::Dht, "192.0.2.1:1"), 1);
     }
 
     #[test]
     fn an_address_that_led_nowhere_is_not_passed_on_again() {
-        let now = Instant::now();
-        let mut look_ups = LookUps::new(now, Ranges::default());
-        let id = begin(&mut look_ups, now);
-        look_ups.found(now, id, Source::Router, hint("192.0.2.1:1"));
-        look_ups.finished(id, 0);
-        look_ups.finished(id, 1);
-        look_ups.failed("192.0.2.1:1".parse().unwrap());
-        assert!(look_ups.start(now, subject(1), job(2), 2).unwrap().1.is_empty());
+        let mut bench = Bench::new();
+        let id = bench.begin(1, 1).unwrap();
+        bench.found(id, Source::Router, "192.0.2.1:1");
+        bench.look_ups.finished(id, 0);
+        bench.look_ups.failed(at("192.0.2.1:1"));
+        bench.begin(1, 1).unwrap();
+        assert_eq!(bench.said(), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn look_ups_are_bounded() {
+        let mut bench = Bench::new();
+        for n in 0..LOOK_UPS_MAX as u8 {
+            bench.begin(n, 1).unwrap();
+        }
+        assert!(bench.begin(200, 1).is_none());
+        assert_eq!(bench.said().1, 1);
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 use barrow_wire::{Cid, Multihash, PeerId};
 use book::Book;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use look_ups::{Asker, LookUpId, LookUps, Subject};
+use look_ups::{Asker, LookUpId, LookUps, Said, Subject};
 use parking_lot::Mutex;
 use ranges::Ranges;
 use std::{
@@ -328,7 +328,7 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         loop {
-            let event = match self.look_ups.next_expiry() {
+            let event = match self.look_ups.next_timeout() {
                 Some(at) => self.inbox.recv_deadline(at),
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -338,8 +338,10 @@ impl Worker {
                 Ok(event) => self.on_event(now, event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let ended = self.look_ups.expire(now);
-            self.end(ended);
+            self.look_ups.handle_timeout(now);
+            while let Some(said) = self.look_ups.poll() {
+                self.say(said);
+            }
         }
         // Sources that still have something to say are not to wait for us.
         drop(self.inbox);
@@ -356,14 +358,9 @@ impl Worker {
                 if self.book.lock().is_dead(now, hint.address) {
                     return;
                 }
-                for asker in self.look_ups.found(now, look_up, source, hint) {
-                    self.tell(&asker, hint);
-                }
+                self.look_ups.found(now, look_up, source, hint);
             }
-            Event::Finished { look_up, number } => {
-                let ended = self.look_ups.finished(look_up, number);
-                self.end(ended);
-            }
+            Event::Finished { look_up, number } => self.look_ups.finished(look_up, number),
             Event::Given { address } => {
                 self.book.lock().heard(Hint { address, peer: None }, Source::Given);
             }
@@ -381,50 +378,29 @@ impl Worker {
     fn on_look_up(&mut self, now: Instant, subject: Subject, asker: Asker) {
         // One more than the sources: the book, which has said all once it was read below.
         let book = self.providers.len();
-        let started = self.look_ups.start(now, subject, asker.clone(), book + 1);
-        let (look_up, known) = match started {
-            Ok(started) => started,
-            Err(asker) => return self.end(vec![asker]),
-        };
-        for hint in known {
-            self.tell(&asker, hint);
-        }
-        let Some(look_up) = look_up else { return };
-        for number in 0..book {
-            let provider = &mut self.providers[number];
+        let Some(look_up) = self.look_ups.start(now, subject, asker, book + 1) else { return };
+        for (number, provider) in self.providers.iter_mut().enumerate() {
             let may = provider.answers_others() || !subject.for_others;
             if !may || !provider.look_up(look_up, subject.hash) {
-                let ended = self.look_ups.finished(look_up, number);
-                self.end(ended);
+                self.look_ups.finished(look_up, number);
             }
         }
         let best = self.book.lock().best(now);
         for hint in best {
-            for asker in self.look_ups.found(now, look_up, Source::Exchange, hint) {
-                self.tell(&asker, hint);
-            }
+            self.look_ups.found(now, look_up, Source::Exchange, hint);
         }
-        let ended = self.look_ups.finished(look_up, book);
-        self.end(ended);
+        self.look_ups.finished(look_up, book);
     }
 
-    fn tell(&self, asker: &Asker, hint: Hint) {
-        match asker {
-            Asker::Job(job) => {
-                let Hint { address, peer } = hint;
-                self.reactor.send(Input::Address { address, peer, job: Some(*job), keep: false });
+    fn say(&self, said: Said) {
+        match said {
+            Said::Hint(Asker::Job(job), Hint { address, peer }) => {
+                self.reactor.send(Input::Address { address, peer, job: Some(job), keep: false });
             }
-            Asker::Query(hints) => _ = hints.try_send(hint),
-        }
-    }
-
-    fn end(&self, askers: Vec<Asker>) {
-        for asker in askers {
-            match asker {
-                Asker::Job(job) => self.reactor.send(Input::DiscoveryDone { job }),
-                // With its last sender the channel ends.
-                Asker::Query(_) => {}
-            }
+            Said::Hint(Asker::Query(hints), hint) => _ = hints.try_send(hint),
+            Said::Done(Asker::Job(job)) => self.reactor.send(Input::DiscoveryDone { job }),
+            // With its last sender the channel ends.
+            Said::Done(Asker::Query(_)) => {}
         }
     }
 }

@@ -321,6 +321,7 @@ impl Reactor {
     }
 
     fn dial(&mut self, address: SocketAddr, peer: Option<PeerId>) {
+        log::debug!("dialing {address}");
         match TcpStream::connect(address) {
             Ok(stream) => self.add(stream, address, Some(address), peer),
             Err(error) => self.fail_dial(address, error.to_string()),

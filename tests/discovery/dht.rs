@@ -1,0 +1,212 @@
+//! The DHT: a test network of its nodes on loopback, sound and poisoned.
+//!
+//! `BARROW_DHT_NODES` sets the barrow nodes of the large test (20), and 10 GETs go through them.
+
+use super::{get, id, make_file, node, peers, put};
+use mainline::Testnet;
+use node::{Node, loop_until};
+use sha2::{Digest as _, Sha256};
+use std::{
+    fs,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+const GETS: usize = 10;
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(3);
+/// As the node's documentation states it.
+const DIALS_PER_LOOK_UP_MAX: usize = 64;
+
+/// A node that enters the DHT by some of a test network's nodes.
+fn start(dir: &Path, bootstrap: &[String], flags: &[&str]) -> Node {
+    let bootstrap = bootstrap.iter().flat_map(|at| ["--bootstrap", at]);
+    let flags: Vec<&str> =
+        bootstrap.chain(flags.iter().copied()).chain(["--log", "debug"]).collect();
+    Node::start_with(dir, &[], &flags)
+}
+
+fn announcements(node: &Node) -> usize {
+    node.log().matches("is announced in the DHT").count()
+}
+
+/// Stores a file, and waits until the DHT knows of it.
+fn put_announced(node: &Node, dir: &Path, bytes: u64, seed: u64) -> (String, Vec<u8>) {
+    let before = announcements(node);
+    let put = put(node, dir, bytes, seed);
+    loop_until("the file is announced", || (announcements(node) > before).then_some(()));
+    put
+}
+
+#[test]
+fn a_cid_alone_is_enough() {
+    let count = std::env::var("BARROW_DHT_NODES").map_or(20, |count| count.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let testnet = Testnet::builder(50).build().unwrap();
+    let bootstrap = &testnet.bootstrap[..3];
+    let nodes: Vec<Node> =
+        (0..count).map(|n| start(&dir.path().join(format!("node-{n}")), bootstrap, &[])).collect();
+    let mut times = Vec::new();
+    let mut last = None;
+    for n in 0..GETS {
+        let provider = &nodes[n % (count - 1)];
+        let (cid, bytes) = put_announced(provider, dir.path(), 2 << 20, 100 + n as u64);
+        // Fresh each time: it knows nothing but the bootstrap nodes.
+        let fresh = start(&dir.path().join(format!("fresh-{n}")), bootstrap, &[]);
+        let (response, elapsed) = get(&fresh, &cid);
+        assert!(response.body == bytes, "other bytes came");
+        assert_eq!(peers(&fresh), [(id(provider).into(), "dht".into())]);
+        times.push(elapsed);
+        last = Some((cid, bytes, n % (count - 1)));
+    }
+    times.sort();
+    eprintln!("DHT: first byte, median {:?}, all {times:?}", times[GETS / 2]);
+    assert!(times[GETS / 2] < FIRST_BYTE_MAX, "{times:?}");
+
+    // Another one keeps it too, then the provider is gone.
+    let (cid, bytes, provider) = last.unwrap();
+    let mut nodes = nodes;
+    let other = nodes.pop().unwrap();
+    assert!(other.run(&["pin", &cid]).status.success());
+    loop_until("the pin is announced", || (announcements(&other) > 0).then_some(()));
+    nodes.swap_remove(provider).kill();
+    let fresh = start(&dir.path().join("fresh-last"), bootstrap, &[]);
+    let (response, elapsed) = get(&fresh, &cid);
+    assert!(response.body == bytes, "other bytes came");
+    eprintln!("DHT: the provider gone, from another one: first byte after {elapsed:?}");
+    assert_eq!(peers(&fresh), [(id(&other).into(), "dht".into())]);
+}
+
+#[test]
+fn a_swarm_with_a_key_is_silent_in_the_dht() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let at = [listener.local_addr().unwrap().to_string()];
+    let key = dir.path().join("key");
+    fs::write(&key, "11".repeat(32)).unwrap();
+    let node = start(&dir.path().join("a"), &at, &["--swarm-key-file", key.to_str().unwrap()]);
+    put(&node, dir.path(), 1 << 20, 200);
+    assert_eq!(
+        node.get("/ipfs/bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e").status,
+        404
+    );
+    assert!(listener.recv(&mut [0; 2_048]).is_err(), "something was sent to the DHT");
+
+    let node = start(&dir.path().join("b"), &at, &[]);
+    assert!(listener.recv(&mut [0; 2_048]).is_ok(), "without a key it would be");
+    drop(node);
+}
+
+/// The DHT's name for a CID, as SPEC says it.
+fn key(cid: &str) -> [u8; 20] {
+    let hash = cid.parse::<barrow::Cid>().unwrap().multihash().unwrap();
+    let digest = Sha256::new()
+        .chain_update(b"barrow dht provider 1\0")
+        .chain_update(hash.to_bytes())
+        .finalize();
+    digest[..20].try_into().unwrap()
+}
+
+/// A DHT node with an id of its choice that answers every question for peers with `values`.
+fn liar(id: [u8; 20], values: Vec<SocketAddrV4>) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut buffer = [0; 2_048];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            let query = &buffer[..len];
+            let has = |part: &[u8]| query.windows(part.len()).any(|window| window == part);
+            let Some(at) = query.windows(3).rposition(|window| window == b"1:t") else { continue };
+            let digits: Vec<u8> =
+                query[at + 3..].iter().copied().take_while(u8::is_ascii_digit).collect();
+            let id_len: usize = String::from_utf8(digits.clone()).unwrap().parse().unwrap();
+            let start = at + 3 + digits.len() + 1;
+            let transaction = &query[start..start + id_len];
+            if !has(b"1:y1:q") {
+                continue;
+            }
+            let mut reply = b"d1:rd2:id20:".to_vec();
+            reply.extend(id);
+            if has(b"9:find_node") {
+                reply.extend(b"5:nodes0:");
+            } else if has(b"9:get_peers") {
+                reply.extend(b"5:nodes0:5:token4:aaaa6:valuesl");
+                for value in &values {
+                    reply.extend(b"6:");
+                    reply.extend(value.ip().octets());
+                    reply.extend(value.port().to_be_bytes());
+                }
+                reply.extend(b"e");
+            } else if !has(b"4:ping") && !has(b"13:announce_peer") {
+                reply.extend(b"5:nodes0:5:token4:aaaa");
+            }
+            reply.extend(format!("e1:t{id_len}:").bytes());
+            reply.extend(transaction);
+            reply.extend(b"1:y1:re");
+            let _ = socket.send_to(&reply, from);
+        }
+    });
+    at
+}
+
+#[test]
+fn a_poisoned_dht_is_found_through_with_a_bounded_number_of_dials() {
+    let dir = tempfile::tempdir().unwrap();
+    let testnet = Testnet::builder(20).build().unwrap();
+    let file = make_file(&dir.path().join("file"), 2 << 20, 300);
+    let bytes = fs::read(&file).unwrap();
+    // Stored before the liars are there, so that their names may stand nearest to it.
+    let provider = start(&dir.path().join("provider"), &testnet.bootstrap[..3], &[]);
+    let cid = provider.put(&file);
+    loop_until("it is announced", || (announcements(&provider) > 0).then_some(()));
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let web_port = web.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in web.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = stream.read(&mut [0; 64]);
+        }
+    });
+    let silent_port = silent.local_addr().unwrap().port();
+    let at = |ip: [u8; 4], port| SocketAddrV4::new(Ipv4Addr::from(ip), port);
+    let mut bootstrap = testnet.bootstrap[..3].to_vec();
+    for n in 0..9 {
+        let mut values = Vec::new();
+        for m in 0..16 {
+            values.push(match m % 6 {
+                0 => at([10, n, m, 1], 4780),
+                1 => at([192, 168, n, m], 80),
+                2 => at([127, 0, n, 1 + m], 9),
+                3 => at([127, 1, n, m], silent_port),
+                4 => at([127, 0, 0, 1], if n % 2 == 0 { silent_port } else { web_port }),
+                _ => at([203, n, 113, m], 4780),
+            });
+        }
+        let mut id = key(&cid);
+        id[19] ^= 1 + n;
+        bootstrap.push(liar(id, values));
+    }
+    let fresh = start(&dir.path().join("fresh"), &bootstrap, &[]);
+    thread::sleep(Duration::from_millis(500));
+    let since = Instant::now();
+    let (response, first) = get(&fresh, &cid);
+    assert!(response.body == bytes, "status {}, {} bytes", response.status, response.body.len());
+    let log = fresh.log();
+    let dials: Vec<&str> =
+        log.lines().filter_map(|line| Some(line.split_once("dialing ")?.1.trim())).collect();
+    eprintln!(
+        "poisoned DHT: first byte after {first:?}, all after {:?}, {} dials",
+        since.elapsed(),
+        dials.len()
+    );
+    assert!(dials.len() > 8, "the liars were not heard: {dials:?}");
+    assert!(dials.len() <= DIALS_PER_LOOK_UP_MAX, "{} dials", dials.len());
+    let private = dials.iter().find(|at| at.starts_with("10.") || at.starts_with("192.168."));
+    assert_eq!(private, None);
+}
