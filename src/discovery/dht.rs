@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket},
+    ops::ControlFlow,
     pin::Pin,
     sync::{
         Arc,
@@ -192,17 +193,17 @@ impl Worker {
                 Some(at) => self.inbox.recv_deadline(at),
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            match command {
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(command) => self.on_command(command),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            // What else waits is done before anything is polled.
-            while let Ok(command) = self.inbox.try_recv() {
-                match command {
-                    Command::Stop => return,
-                    command => self.on_command(command),
+            let mut next = match command {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // All that waits is done before anything is polled.
+            while let Some(command) = next {
+                if self.on_command(command).is_break() {
+                    return;
                 }
+                next = self.inbox.try_recv().ok();
             }
             self.poll_look_ups();
             self.poll_announcements();
@@ -221,7 +222,7 @@ impl Worker {
         look_ups.chain(announcements).chain(announcer).min()
     }
 
-    fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, command: Command) -> ControlFlow<()> {
         let now = Instant::now();
         match command {
             Command::LookUp(id, key) => {
@@ -236,8 +237,10 @@ impl Worker {
             }
             Command::Announce(key) => self.announcer.add(now, key),
             Command::Withdraw(key) => self.announcer.remove(&key),
-            Command::Wake | Command::Stop => {}
+            Command::Wake => {}
+            Command::Stop => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     /// Enters the DHT, unless that was tried in vain a moment ago.

@@ -169,10 +169,10 @@ impl Worker {
     }
 
     fn on_event(&mut self, event: ServiceEvent) {
-        match event {
-            ServiceEvent::ServiceResolved(service) => self.on_neighbour(&service),
-            ServiceEvent::ServiceRemoved(_, name) => _ = self.neighbours.remove(&name),
-            _ => {}
+        if let ServiceEvent::ServiceResolved(service) = event {
+            self.on_neighbour(&service);
+        } else if let ServiceEvent::ServiceRemoved(_, name) = event {
+            self.neighbours.remove(&name);
         }
     }
 

@@ -3,7 +3,7 @@
 //! `BARROW_DHT_NODES` sets the barrow nodes of the large test (20), and 10 GETs go through them.
 
 use super::{get, id, make_file, node, peers, put};
-use mainline::Testnet;
+use mainline::{Dht, Id, Testnet};
 use node::{Node, loop_until};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -152,6 +152,14 @@ fn liar(id: [u8; 20], values: Vec<SocketAddrV4>) -> String {
     at
 }
 
+/// Announces a port of this address in a test network.
+#[allow(deprecated, reason = "a test may block")]
+fn announce(testnet: &Testnet, ip: Ipv4Addr, name: [u8; 20], port: u16) {
+    let mut builder = Dht::builder();
+    let dht = builder.bootstrap(&testnet.bootstrap).bind_address(ip).build().unwrap();
+    dht.announce_peer(Id::from(name), Some(port)).unwrap();
+}
+
 #[test]
 fn a_poisoned_dht_is_found_through_with_a_bounded_number_of_dials() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,6 +183,14 @@ fn a_poisoned_dht_is_found_through_with_a_bounded_number_of_dials() {
     });
     let silent_port = silent.local_addr().unwrap().port();
     let at = |ip: [u8; 4], port| SocketAddrV4::new(Ipv4Addr::from(ip), port);
+    // Some are announced as the provider is, so that nothing tells them from it.
+    thread::scope(|scope| {
+        for n in 0..18 {
+            let port = [9, silent_port, web_port][usize::from(n) % 3];
+            let (testnet, name) = (&testnet, key(&cid));
+            scope.spawn(move || announce(testnet, Ipv4Addr::new(127, 9, n, 1), name, port));
+        }
+    });
     let mut bootstrap = testnet.bootstrap[..3].to_vec();
     for n in 0..9 {
         let mut values = Vec::new();

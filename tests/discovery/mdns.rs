@@ -16,8 +16,8 @@ n=0
 for name in a b; do
   n=$((n + 1))
   ip netns add $name
-  ip link add $name type veth peer name eth0 netns $name
-  ip link set $name master br0 up
+  ip link add name $name type veth peer name eth0 netns $name
+  ip link set dev $name master br0 up
   ip netns exec $name ip addr add 10.7.0.$n/24 dev eth0
   ip netns exec $name ip link set eth0 up
   ip netns exec $name ip link set lo up
@@ -33,7 +33,7 @@ start() {
 }
 now() { date +%s%3N; }
 sent() { ip netns exec $1 cat /sys/class/net/eth0/statistics/tx_bytes; }
-trap 'kill $(cat "$DIR/pids")' EXIT
+trap 'kill $(cat "$DIR/pids") 2> /dev/null || true' EXIT
 eval "$1"
 "#;
 
@@ -97,7 +97,8 @@ fn nodes_of_another_swarm_are_not_found() {
         CID=$(run a put "$DIR/file")
         if run b get $CID -o "$DIR/got" 2> /dev/null; then echo it was found; exit 1; fi
         ! grep -q dialing "$DIR/b.log"
-        kill %2; wait %2 || true; rm -f "$DIR/b/node.json"
+        kill $(tail -n 1 "$DIR/pids")
+        while test -e /proc/$(tail -n 1 "$DIR/pids"); do sleep 0.02; done
         start b --swarm-key-file "$DIR/one"
         run b get $CID -o "$DIR/got"
         cmp "$DIR/file" "$DIR/got"
