@@ -16,6 +16,7 @@ pub mod unixfs;
 pub mod discovery;
 pub mod disk;
 pub mod gate;
+pub mod identity;
 pub mod reactor;
 pub mod workers;
 

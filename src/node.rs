@@ -22,19 +22,20 @@ use crate::{
     unixfs::{Leaf, Link, Profile, content_size},
     workers,
 };
-use barrow_wire::{Cid, Identity, PeerId, StaticKey};
+use barrow_wire::{Cid, PeerId, StaticKey};
 use parking_lot::Mutex;
 use rayon::ThreadPool;
 use std::{
-    fmt, fs,
-    io::{self, Read, Write as _},
+    fmt,
+    io::{self, Read},
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+pub use crate::identity::{identity, write_secret};
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -177,7 +178,9 @@ impl Node {
         let store =
             NetworkStore::new(disk.clone(), reactor.clone(), metrics.clone(), held_bytes_max);
         let addresses = setup.addresses().to_vec();
-        let discovery = discovery_settings(&config, identity.peer_id(), &addresses, &disk)?;
+        let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
+        let pinned = pinned.map(|dataset| dataset.info.root);
+        let discovery = discovery::Settings::of(&config, identity.peer_id(), &addresses, pinned);
         let discovery = Discovery::start(&discovery, reactor.clone())
             .map_err(|error| StartError::Io("discovery", error))?;
         let parts = Parts {
@@ -567,70 +570,6 @@ fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> 
 fn seed(peer_id: PeerId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-fn discovery_settings(
-    config: &Config,
-    peer_id: PeerId,
-    addresses: &[SocketAddr],
-    disk: &Disk,
-) -> Result<discovery::Settings, StoreError> {
-    let mut settings = discovery::Settings::new(config.data_dir.join("peers.sqlite"));
-    settings.listen = addresses.to_vec();
-    settings.given = config.peers.iter().map(|peer| peer.address).collect();
-    settings.routers.clone_from(&config.routers);
-    #[cfg(feature = "mdns")]
-    if config.mdns {
-        settings.mdns = discovery::MdnsSettings::new(peer_id, addresses, config.swarm_key);
-    }
-    // A swarm with a key is nobody else's business: it is silent in the DHT.
-    #[cfg(feature = "dht")]
-    if config.dht && config.swarm_key.is_none() {
-        let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
-        settings.dht = Some(discovery::DhtSettings {
-            bootstrap: config.bootstrap.clone(),
-            listen: addresses.to_vec(),
-            roots: pinned.filter_map(|dataset| dataset.info.root.multihash()).collect(),
-            seed: seed(peer_id),
-        });
-    }
-    Ok(settings)
-}
-
-/// Reads the identity of a data directory, or makes one.
-///
-/// # Errors
-/// If the file cannot be read or made, or is none.
-pub fn identity(data_dir: &Path) -> io::Result<Identity> {
-    let path = data_dir.join("identity");
-    match fs::read(&path) {
-        Ok(seed) => {
-            let seed = seed.try_into().map_err(|_| {
-                io::Error::other(format!("{} is no key of 32 bytes", path.display()))
-            })?;
-            Ok(Identity::from_seed(seed))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut seed = [0; 32];
-            fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
-            write_secret(&path, &seed)?;
-            Ok(Identity::from_seed(seed))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let _ = fs::remove_file(&draft);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)
 }
 
 fn unix_seconds() -> u64 {

@@ -16,7 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "pure machines and the store",
         &["car", "dag", "dag_cbor", "dag_json", "engine", "erasure", "local_store", "unixfs"],
     ),
-    ("threads, sockets and clocks", &["discovery", "disk", "gate", "reactor", "workers"]),
+    ("threads, sockets and clocks", &["discovery", "disk", "gate", "identity", "reactor", "workers"]),
     ("what joins them", &["block_stream", "car_import", "import", "network_store"]),
     ("datasets", &["car_stream", "fetch", "resolve", "store_stream"]),
     ("the composition root", &["node"]),
@@ -73,7 +73,7 @@ const IMPURE_ENGINE: &[&str] = &[
 /// A file holds one noun; past this it most likely holds two.
 const FILE_LINES_MAX: usize = 600;
 /// Files that are longer, and how long they may be until they are split.
-const LONG_FILES: &[(&str, usize)] = &[("src/reactor/mod.rs", 750)];
+const LONG_FILES: &[(&str, usize)] = &[("src/reactor/mod.rs", 700)];
 /// What fits a screen.
 const FUNCTION_LINES_MAX: usize = 80;
 /// What is read in one sitting.

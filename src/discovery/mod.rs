@@ -15,12 +15,14 @@ mod mdns;
 pub(crate) mod multiaddr;
 mod ranges;
 mod router;
+mod settings;
 
 #[cfg(feature = "dht")]
 pub use dht::DhtSettings;
 #[cfg(feature = "mdns")]
 pub use mdns::MdnsSettings;
 pub(crate) use router::{PROTOCOL, check as check_router};
+pub use settings::Settings;
 
 use crate::{
     engine::{Input, JobId},
@@ -34,8 +36,7 @@ use parking_lot::Mutex;
 use ranges::Ranges;
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    net::SocketAddr,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -98,41 +99,6 @@ pub struct Hint {
     pub address: SocketAddr,
     /// Who is said to be there.
     pub peer: Option<PeerId>,
-}
-
-/// What discovery is told once.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where we listen; empty if nowhere.
-    pub listen: Vec<SocketAddr>,
-    /// Addresses that a person gave.
-    pub given: Vec<SocketAddr>,
-    /// Delegated routers, as `http://HOST:PORT`.
-    pub routers: Vec<String>,
-    /// How the DHT is used; `None` if it is not.
-    #[cfg(feature = "dht")]
-    pub dht: Option<DhtSettings>,
-    /// How the local network is used; `None` if it is not.
-    #[cfg(feature = "mdns")]
-    pub mdns: Option<MdnsSettings>,
-    /// Where addresses are remembered.
-    pub book: PathBuf,
-}
-
-impl Settings {
-    /// No source but the book.
-    pub fn new(book: PathBuf) -> Self {
-        Self {
-            listen: Vec::new(),
-            given: Vec::new(),
-            routers: Vec::new(),
-            #[cfg(feature = "dht")]
-            dht: None,
-            #[cfg(feature = "mdns")]
-            mdns: None,
-            book,
-        }
-    }
 }
 
 /// What happens to the discovery thread.
@@ -203,7 +169,7 @@ impl Discovery {
         let book = Arc::new(Mutex::new(Book::open(&settings.book)));
         let now = Instant::now();
         let worker = Worker {
-            look_ups: LookUps::new(now, Ranges::of(configured(settings))),
+            look_ups: LookUps::new(now, Ranges::of(settings.configured())),
             providers: providers(settings, &events)?,
             book: book.clone(),
             inbox,
@@ -279,19 +245,6 @@ impl Finder for Discovery {
         // Without room it goes unremembered.
         let _ = self.events.try_send(Event::Dialed { address, peer });
     }
-}
-
-/// Addresses in whose ranges the node was put by a person.
-fn configured(settings: &Settings) -> Vec<IpAddr> {
-    let given = settings.listen.iter().chain(&settings.given).map(SocketAddr::ip);
-    let mut configured: Vec<IpAddr> =
-        given.chain(settings.routers.iter().filter_map(|url| router::ip_of(url))).collect();
-    #[cfg(feature = "dht")]
-    if let Some(dht) = &settings.dht {
-        let nodes = dht.bootstrap.iter().filter_map(|node| node.parse::<SocketAddr>().ok());
-        configured.extend(nodes.map(|node| node.ip()));
-    }
-    configured
 }
 
 fn providers(settings: &Settings, events: &Sender<Event>) -> io::Result<Vec<Box<dyn Provider>>> {

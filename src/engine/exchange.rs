@@ -32,7 +32,7 @@ struct Terms {
 }
 
 /// How it stands with all peers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Exchange(BTreeMap<ConnId, Terms>);
 
 impl Exchange {

@@ -78,9 +78,9 @@ impl Bench {
 
     /// A peer that was asked around in `said` tells of others.
     fn answer_around(&mut self, conn: ConnId, said: &[Output], others: &[u8]) -> Vec<Output> {
-        let nonce = said.iter().find_map(|output| match output {
-            Output::Send { message: Message::Ping { nonce }, .. } => Some(*nonce),
-            _ => None,
+        let nonce = said.iter().find_map(|output| {
+            let Output::Send { message: Message::Ping { nonce }, .. } = output else { return None };
+            Some(*nonce)
         });
         let hint = |n: &u8| PeerAddress { peer: peer(*n), address: address(*n) };
         let peers: Vec<_> = others.iter().map(hint).collect();
@@ -146,9 +146,9 @@ fn want_haves(outputs: &[Output]) -> Vec<(ConnId, bool, usize)> {
 }
 
 fn dialed(said: &[Output]) -> Vec<SocketAddr> {
-    let dial = |output: &Output| match output {
-        Output::Connect { address, .. } => Some(*address),
-        _ => None,
+    let dial = |output: &Output| {
+        let Output::Connect { address, .. } = output else { return None };
+        Some(*address)
     };
     said.iter().filter_map(dial).collect()
 }

@@ -1,0 +1,108 @@
+//! What is made before the reactor runs: its poll, its listeners, its queues.
+
+use super::{
+    Parts, Reactor, ReactorHandle, WAKER,
+    connection::ReadBuffer,
+    handle::{Bell, Completion, Queues, queues},
+};
+use crate::engine::Moment;
+use mio::{Interest, Poll, Token, net::TcpListener};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Instant,
+};
+
+/// A reactor that is set up and not yet running: its handle can be given out first.
+pub struct Setup {
+    poll: Poll,
+    queues: Queues,
+    bell: Arc<Bell>,
+    handle: ReactorHandle,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Setup {
+    /// Binds the listeners; port 0 takes a free one, the same for all that ask for one.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub fn bind(listen: &[SocketAddr]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (handle, queues, bell) = queues(mio::Waker::new(poll.registry(), WAKER)?);
+        let mut setup =
+            Self { poll, queues, bell, handle, listeners: Vec::new(), addresses: Vec::new() };
+        for &address in listen {
+            setup.listen(address)?;
+        }
+        Ok(setup)
+    }
+
+    fn listen(&mut self, mut address: SocketAddr) -> io::Result<()> {
+        use socket2::{Domain, Protocol, Socket, Type};
+        if address.port() == 0
+            && let Some(first) = self.addresses.first()
+        {
+            address.set_port(first.port());
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // Else [::] takes the IPv4 port as well, and 0.0.0.0 beside it fails.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket
+            .bind(&address.into())
+            .and_then(|()| socket.listen(1_024))
+            .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        let mut listener = TcpListener::from_std(socket.into());
+        self.addresses.push(listener.local_addr()?);
+        let token = Token(self.listeners.len());
+        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Where peers reach us.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The way in for other threads.
+    pub fn handle(&self) -> ReactorHandle {
+        self.handle.clone()
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the thread cannot be made.
+    pub fn run(self, parts: Parts) -> io::Result<JoinHandle<()>> {
+        let complete = self.queues.complete.clone();
+        parts.pool.on_return(move || complete.send(Completion::PoolReturned));
+        let reactor = Reactor {
+            poll: self.poll,
+            queues: self.queues,
+            bell: self.bell,
+            listeners: self.listeners,
+            parts,
+            started: Instant::now(),
+            connections: BTreeMap::new(),
+            next_conn: 0,
+            ready: VecDeque::new(),
+            starved: BTreeSet::new(),
+            to_write: BTreeSet::new(),
+            inputs: VecDeque::new(),
+            input: ReadBuffer::new(),
+            scratch: Vec::new(),
+            next_sweep: Moment::default(),
+            stopping: false,
+        };
+        std::thread::Builder::new().name("reactor".into()).spawn(move || reactor.run())
+    }
+}
