@@ -149,6 +149,10 @@ impl Sources<'_> {
             discovery::check_router(url).map_err(|why| format!("--router {url:?}: {why}"))?;
         }
         config.bootstrap = self.all("bootstrap")?;
+        for node in &config.bootstrap {
+            discovery::check_bootstrap(node)
+                .map_err(|why| format!("--bootstrap {node:?}: {why}"))?;
+        }
         config.dht = !self.switch("no-dht")?;
         config.mdns = !self.switch("no-mdns")?;
         let size = |name: &str| -> Result<Option<u64>, String> {

@@ -51,12 +51,16 @@ impl Book {
         }
     }
 
-    /// Somebody told of an address; the first one who did counts as its source.
+    /// Somebody told of an address; the first one who did counts as its source, unless a person
+    /// gives it.
     pub(super) fn heard(&mut self, hint: Hint, source: Source) {
         self.make_room();
         let heard = Known { peer: hint.peer, source, score: 0, failed_at: None };
         let known = self.known.entry(hint.address).or_insert(heard);
         known.peer = hint.peer.or(known.peer);
+        if source == Source::Given {
+            known.source = source;
+        }
     }
 
     /// A peer was met at an address that was dialed.

@@ -54,7 +54,7 @@ const ANSWERS_PER_SECOND_MAX: u64 = 25;
 pub struct DhtSettings {
     /// Where it is entered; empty: at its well-known nodes.
     pub bootstrap: Vec<String>,
-    /// Where peers reach us; its first IPv4 address is announced. Empty: nothing is.
+    /// Where peers reach us; its first IPv4 address is announced, if it has one.
     pub listen: Vec<SocketAddr>,
     /// What is announced from the start.
     pub roots: Vec<Multihash>,
@@ -166,7 +166,7 @@ impl Worker {
         waker: Waker,
     ) -> Self {
         let now = Instant::now();
-        let port = settings.listen.iter().find(|at| at.is_ipv4()).map(SocketAddr::port);
+        let port = ours(&settings).map(|address| address.port());
         let roots = settings.roots.iter().map(key);
         Self {
             answers,
@@ -308,6 +308,17 @@ impl Worker {
     }
 }
 
+/// The address that is announced. One that this machine alone reaches is so only in a network of
+/// DHT nodes that a person named, as tests have it.
+fn ours(settings: &DhtSettings) -> Option<SocketAddrV4> {
+    let addresses = settings.listen.iter().filter_map(|address| match address {
+        SocketAddr::V4(v4) => Some(*v4),
+        SocketAddr::V6(_) => None,
+    });
+    let named = !settings.bootstrap.is_empty();
+    addresses.into_iter().find(|address| named || !address.ip().is_loopback())
+}
+
 /// Looks the bootstrap nodes up and binds a socket. The crate would take an empty list for good.
 fn client(settings: &DhtSettings) -> io::Result<Dht> {
     let names: Vec<&str> = match &settings.bootstrap[..] {
@@ -332,10 +343,7 @@ fn client(settings: &DhtSettings) -> io::Result<Dht> {
         max_mutable_values: KEPT_NAMES_MAX,
         filter: Box::new(AnswerRate::default()),
     });
-    let ours = settings.listen.iter().find_map(|address| match address {
-        SocketAddr::V4(v4) => Some(*v4),
-        SocketAddr::V6(_) => None,
-    });
+    let ours = ours(settings);
     let ip = ours.map_or(Ipv4Addr::UNSPECIFIED, |address| *address.ip());
     builder.bind_address(ip);
     // The port that is announced, so that one hole in a NAT or firewall serves both. The crate

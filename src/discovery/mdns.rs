@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,8 @@ const TICK: Duration = Duration::from_millis(20);
 const KNOWN_TIME: Duration = Duration::from_secs(120);
 /// Neighbours that are known; others are not heard while there are so many.
 const NEIGHBOURS_MAX: usize = 64;
+/// At a stop, the goodbye to neighbours takes no longer than this.
+const GOODBYE_TIME: Duration = Duration::from_millis(500);
 /// The daemon looks for new interfaces so often, in seconds.
 const INTERFACES_INTERVAL_S: u32 = 30;
 /// The record in which a neighbour says who it is.
@@ -69,6 +72,7 @@ fn service(swarm_key: Option<[u8; 32]>) -> String {
 /// The thread that asks the daemon.
 pub(super) struct Mdns {
     look_ups: Option<Sender<LookUpId>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Mdns {
@@ -84,8 +88,8 @@ impl Mdns {
             asking: Vec::new(),
             neighbours: BTreeMap::new(),
         };
-        thread.spawn(move || worker.run())?;
-        Ok(Self { look_ups: Some(look_ups) })
+        let thread = thread.spawn(move || worker.run())?;
+        Ok(Self { look_ups: Some(look_ups), thread: Some(thread) })
     }
 }
 
@@ -100,6 +104,9 @@ impl Provider for Mdns {
 
     fn stop(&mut self) {
         self.look_ups = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -135,9 +142,11 @@ impl Worker {
             }
             self.end_look_ups();
         }
-        if let Some(daemon) = self.daemon {
+        if let Some(daemon) = self.daemon
+            && let Ok(ended) = daemon.shutdown()
+        {
             // It says goodbye for us.
-            let _ = daemon.shutdown();
+            let _ = ended.recv_timeout(GOODBYE_TIME);
         }
     }
 

@@ -23,6 +23,7 @@ pub use dht::DhtSettings;
 pub use mdns::MdnsSettings;
 pub(crate) use router::{PROTOCOL, check as check_router};
 pub use settings::Settings;
+pub(crate) use settings::check_bootstrap;
 
 use crate::{
     engine::{Input, JobId},
@@ -37,7 +38,10 @@ use ranges::Ranges;
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -156,6 +160,7 @@ impl Answers {
 pub struct Discovery {
     events: Sender<Event>,
     book: Arc<Mutex<Book>>,
+    reached: Arc<AtomicBool>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -177,7 +182,8 @@ impl Discovery {
         };
         let thread = std::thread::Builder::new().name("discovery".into());
         let thread = thread.spawn(move || worker.run())?;
-        Ok(Self { events, book, thread: Arc::new(Mutex::new(Some(thread))) })
+        let (reached, thread) = (Arc::default(), Arc::new(Mutex::new(Some(thread))));
+        Ok(Self { events, book, reached, thread })
     }
 
     /// Notes that a person gave an address.
@@ -225,6 +231,11 @@ impl Discovery {
         self.book.lock().source(address)
     }
 
+    /// Whether somebody from the internet has reached us; without that it is not known.
+    pub fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
     /// Ends the threads.
     pub fn shutdown(&self) {
         let _ = self.events.send(Event::Stop);
@@ -239,6 +250,13 @@ impl Finder for Discovery {
         let Some(hash) = root.multihash() else { return false };
         let subject = Subject { hash, for_others: false };
         self.events.try_send(Event::LookUp { subject, asker: Asker::Job(job) }).is_ok()
+    }
+
+    fn visited(&self, remote: SocketAddr) {
+        let public = Ranges::default().may_dial(remote, false);
+        if public && !self.reached.swap(true, Ordering::Relaxed) {
+            log::info!("this node is reachable: {remote} has connected to it");
+        }
     }
 
     fn dialed(&self, address: SocketAddr, peer: Option<PeerId>) {

@@ -73,6 +73,18 @@ impl Settings {
     }
 }
 
+/// Checks what `--bootstrap` was given.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub(crate) fn check_bootstrap(node: &str) -> Result<(), String> {
+    if !cfg!(feature = "dht") {
+        return Err("this build has no DHT".into());
+    }
+    let port = node.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    port.filter(|port| port.is_ok()).map(|_| ()).ok_or_else(|| "HOST:PORT is expected".into())
+}
+
 #[cfg(feature = "dht")]
 fn first(key: &[u8; 32]) -> [u8; 4] {
     let [a, b, c, d, ..] = *key;

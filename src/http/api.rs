@@ -24,6 +24,9 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         ("GET", "node", "") => {
             let mut node_json = about(node);
             node_json["store"] = store_stat(node);
+            // Nobody who came from outside proves nothing.
+            let reached = node.discovery().was_reached();
+            node_json["reachable"] = if reached { json!(true) } else { Value::Null };
             json_reply(&node_json)
         }
         ("GET", "peers", "") => json_reply(&peers(node)),

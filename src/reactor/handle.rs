@@ -37,6 +37,8 @@ pub trait Finder: Send + Sync {
     /// Begins a search for providers of `root`, whose answers come as [`Input::Address`] and end
     /// with [`Input::DiscoveryDone`]; false if it does not, and nothing comes.
     fn look_up(&self, job: JobId, root: &Cid) -> bool;
+    /// A peer has dialed us, from there.
+    fn visited(&self, remote: SocketAddr);
     /// A dial led to a peer, or to nobody.
     fn dialed(&self, address: SocketAddr, peer: Option<PeerId>);
 }

@@ -360,8 +360,9 @@ impl Reactor {
             Event::Established { peer } => {
                 connection.peer = Some(peer);
                 let (remote, dialed) = (connection.remote, connection.dialed);
-                if let Some(address) = dialed {
-                    parts.finder.dialed(address, Some(peer));
+                match dialed {
+                    Some(address) => parts.finder.dialed(address, Some(peer)),
+                    None => parts.finder.visited(remote),
                 }
                 inputs.push_back(Input::Connected { conn, peer, remote, dialed });
             }

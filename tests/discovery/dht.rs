@@ -77,6 +77,16 @@ fn a_cid_alone_is_enough() {
     assert!(response.body == bytes, "other bytes came");
     eprintln!("DHT: the provider gone, from another one: first byte after {elapsed:?}");
     assert_eq!(peers(&fresh), [(id(&other).into(), "dht".into())]);
+
+    // Without a node of its own that serves.
+    let (alone, out) = (dir.path().join("alone"), dir.path().join("out"));
+    let mut get = std::process::Command::new(node::BARROW);
+    get.arg("--data-dir").arg(&alone).args(["get", &cid, "-o", out.to_str().unwrap()]);
+    get.env("BARROW_BOOTSTRAP", bootstrap.join(",")).env("BARROW_NO_MDNS", "true");
+    // Where its peers may be it learns from the nodes it enters by.
+    let got = get.output().unwrap();
+    assert!(got.status.success(), "{got:?}");
+    assert!(fs::read(out).unwrap() == bytes, "other bytes came");
 }
 
 #[test]
@@ -225,4 +235,60 @@ fn a_poisoned_dht_is_found_through_with_a_bounded_number_of_dials() {
     assert!(dials.len() <= DIALS_PER_LOOK_UP_MAX, "{} dials", dials.len());
     let private = dials.iter().find(|at| at.starts_with("10.") || at.starts_with("192.168."));
     assert_eq!(private, None);
+}
+
+fn pid(node: &Node) -> String {
+    let about = fs::read_to_string(node.dir.join("node.json")).unwrap();
+    let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+    about["pid"].to_string()
+}
+
+/// Bytes and datagrams that a node sends in so many seconds.
+fn sent(node: &Node, seconds: u64, meanwhile: impl FnOnce()) -> (u64, usize) {
+    let trace = node.dir.join("trace");
+    let mut strace = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=sendto,sendmsg", "-p", &pid(node), "-o"])
+        .arg(&trace)
+        .spawn()
+        .unwrap();
+    meanwhile();
+    thread::sleep(Duration::from_secs(seconds));
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    let trace = fs::read_to_string(trace).unwrap();
+    let sent: Vec<u64> =
+        trace.lines().filter_map(|line| line.rsplit_once("= ")?.1.parse().ok()).collect();
+    (sent.iter().sum(), sent.len())
+}
+
+fn cpu_ms(node: &Node) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid(node))).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
+}
+
+/// `BARROW_IDLE_S` sets for how long.
+#[test]
+#[ignore = "takes a minute and needs strace; prints figures"]
+fn what_the_dht_costs() {
+    let seconds = std::env::var("BARROW_IDLE_S").map_or(60, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let testnet = Testnet::builder(50).build().unwrap();
+    let node = start(&dir.path().join("node"), &testnet.bootstrap[..3], &[]);
+    thread::sleep(Duration::from_secs(10));
+    let before = cpu_ms(&node);
+    thread::sleep(Duration::from_secs(seconds));
+    let cpu = cpu_ms(&node) - before;
+    let (bytes, datagrams) = sent(&node, seconds, || {});
+    eprintln!(
+        "idle in the DHT for {seconds} s: {bytes} bytes in {datagrams} datagrams, {cpu} ms of CPU"
+    );
+    let files = 20;
+    let (bytes, datagrams) = sent(&node, 10, || {
+        for seed in 0..files {
+            put(&node, dir.path(), 1_000, 500 + seed);
+        }
+    });
+    eprintln!("an announcement: {} bytes in {} datagrams", bytes / files, datagrams as u64 / files);
+    assert_eq!(announcements(&node) as u64, files);
 }

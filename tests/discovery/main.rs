@@ -1,7 +1,7 @@
 //! A CID alone is enough: real nodes that find each other by the DHT, a router, other peers, or
 //! what they remember.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports by a panic")]
 
 #[path = "../flow/node.rs"]
 #[allow(dead_code)]
