@@ -150,6 +150,8 @@ struct Worker {
     inbox: Receiver<Command>,
     waker: Waker,
     dht: Option<AsyncDht>,
+    /// Whether any node answered, until that is known.
+    entering: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
     rejoin_at: Instant,
     rejoin_wait: Duration,
     port: Option<u16>,
@@ -173,6 +175,7 @@ impl Worker {
             inbox,
             waker,
             dht: None,
+            entering: None,
             rejoin_at: now,
             rejoin_wait: REJOIN_MIN,
             announcer: Announcer::new(now, roots, settings.seed),
@@ -184,11 +187,12 @@ impl Worker {
     }
 
     fn run(mut self) {
-        // A node that serves joins at once, so that its first look-up does not wait for that.
-        if self.port.is_some() {
-            self.join(Instant::now());
-        }
         loop {
+            // A node that serves joins at once, so that its first look-up does not wait for that.
+            if self.port.is_some() {
+                self.join(Instant::now());
+            }
+            self.poll_entering();
             let command = match self.next_moment() {
                 Some(at) => self.inbox.recv_deadline(at),
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -213,11 +217,10 @@ impl Worker {
     fn next_moment(&self) -> Option<Instant> {
         let look_ups = self.look_ups.iter().map(|look_up| look_up.until);
         let free = self.announcements.len() < ANNOUNCING_MAX && self.port.is_some();
-        let announcer = self.announcer.next_due().filter(|_| free);
-        let announcer = announcer.map(|at| match self.dht {
-            Some(_) => at,
-            None => at.max(self.rejoin_at),
-        });
+        let announcer = match self.dht {
+            Some(_) => self.announcer.next_due().filter(|_| free),
+            None => self.port.map(|_| self.rejoin_at),
+        };
         let announcements = self.announcements.iter().map(|announcement| announcement.until);
         look_ups.chain(announcements).chain(announcer).min()
     }
@@ -249,12 +252,34 @@ impl Worker {
             return;
         }
         match client(&self.settings) {
-            Ok(dht) => self.dht = Some(dht.as_async()),
-            Err(error) => {
-                log::info!("the DHT cannot be entered: {error}");
-                self.rejoin_at = Instant::now() + self.rejoin_wait;
-                self.rejoin_wait = (self.rejoin_wait * 2).min(REJOIN_MAX);
+            Ok(dht) => {
+                let dht = dht.as_async();
+                let asked = dht.clone();
+                self.entering = Some(Box::pin(async move { asked.bootstrapped().await }));
+                self.dht = Some(dht);
             }
+            Err(error) => self.leave(&error.to_string()),
+        }
+    }
+
+    fn leave(&mut self, reason: &str) {
+        log::info!("the DHT cannot be entered: {reason}");
+        (self.dht, self.entering) = (None, None);
+        self.rejoin_at = Instant::now() + self.rejoin_wait;
+        self.rejoin_wait = (self.rejoin_wait * 2).min(REJOIN_MAX);
+    }
+
+    /// The crate asks its bootstrap nodes every two seconds for as long as none answers: a node
+    /// without a network must not, so it leaves and comes back later.
+    fn poll_entering(&mut self) {
+        let Some(entering) = &mut self.entering else { return };
+        match entering.as_mut().poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Pending => {}
+            Poll::Ready(true) => {
+                log::debug!("the DHT is entered");
+                (self.entering, self.rejoin_wait) = (None, REJOIN_MIN);
+            }
+            Poll::Ready(false) => self.leave("no node answers"),
         }
     }
 
@@ -283,9 +308,6 @@ impl Worker {
     fn poll_announcements(&mut self) {
         let now = Instant::now();
         let Some(port) = self.port else { return };
-        if self.announcer.next_due().is_some_and(|at| at <= now) {
-            self.join(now);
-        }
         let Some(dht) = &self.dht else { return };
         while self.announcements.len() < ANNOUNCING_MAX
             && let Some(key) = self.announcer.take_due(now)

@@ -110,6 +110,26 @@ fn a_swarm_with_a_key_is_silent_in_the_dht() {
     drop(node);
 }
 
+#[test]
+fn a_node_that_starts_without_a_network_is_quiet_and_enters_the_dht_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    nobody.set_nonblocking(true).unwrap();
+    let at = nobody.local_addr().unwrap();
+    let node = start(&dir.path().join("a"), &[at.to_string()], &[]);
+    put(&node, dir.path(), 1 << 20, 201);
+    loop_until("it gives up", || node.log().contains("the DHT cannot be entered").then_some(()));
+    thread::sleep(Duration::from_secs(2));
+    let datagrams = std::iter::from_fn(|| nobody.recv(&mut [0; 2_048]).ok()).count();
+    eprintln!("{datagrams} datagrams to a DHT that does not answer");
+    assert!(datagrams <= 16, "{datagrams} datagrams");
+    drop(nobody);
+    let mut first = Dht::builder();
+    first.server_mode().no_bootstrap().bind_address(Ipv4Addr::LOCALHOST).port(at.port());
+    let _first = first.build().unwrap();
+    loop_until("it is announced", || (announcements(&node) > 0).then_some(()));
+}
+
 /// The DHT's name for a CID, as SPEC says it.
 fn key(cid: &str) -> [u8; 20] {
     let hash = cid.parse::<barrow::Cid>().unwrap().multihash().unwrap();
