@@ -15,6 +15,8 @@ use std::{
 
 /// Look-ups under way; more are answered with nothing at once.
 const LOOK_UPS_MAX: usize = 64;
+/// Of those, look-ups for clients of the delegated router that the node is.
+const LOOK_UPS_FOR_OTHERS_MAX: usize = 8;
 /// Whoever asked hears of the end after this time at the latest. It leaves room for a verdict
 /// within the 3 s in which a CID that nobody has fails.
 const ANSWER_TIME: Duration = Duration::from_millis(2_400);
@@ -161,7 +163,7 @@ impl LookUps {
             look_up.askers.push(asker);
             return None;
         }
-        if self.open.len() >= LOOK_UPS_MAX {
+        if !self.has_room(subject) {
             self.said.push_back(Said::Done(asker));
             return None;
         }
@@ -186,6 +188,21 @@ impl LookUps {
         self.open.insert(id, look_up);
         self.release(now, id);
         Some(id)
+    }
+
+    /// Whether one more may begin; one that only waits for late answers gives way.
+    fn has_room(&mut self, subject: Subject) -> bool {
+        let others = self.open.values().filter(|look_up| look_up.subject.for_others).count();
+        if subject.for_others && others >= LOOK_UPS_FOR_OTHERS_MAX {
+            return false;
+        }
+        let idle = self.open.iter().find(|(_, look_up)| look_up.askers.is_empty());
+        if self.open.len() >= LOOK_UPS_MAX
+            && let Some(idle) = idle.map(|(id, _)| *id)
+        {
+            self.open.remove(&idle);
+        }
+        self.open.len() < LOOK_UPS_MAX
     }
 
     /// A source found an address.
@@ -246,8 +263,11 @@ impl LookUps {
         if now.saturating_duration_since(self.dials.since) >= Duration::from_secs(60) {
             self.dials = Dials { left: DIALS_PER_MINUTE_MAX, since: now };
         }
-        let Some(left) = self.dials.left.checked_sub(1) else { return false };
-        self.dials.left = left;
+        // What others ask for is not dialed.
+        if !look_up.subject.for_others {
+            let Some(left) = self.dials.left.checked_sub(1) else { return false };
+            self.dials.left = left;
+        }
         *of_network += 1;
         look_up.found.push(hint);
         look_up.candidates.remove(&hint.address);
@@ -492,6 +512,29 @@ mod tests {
         bench.look_ups.failed(at("192.0.2.1:1"));
         bench.begin(1, 1).unwrap();
         assert_eq!(bench.said(), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn look_ups_for_others_leave_room_for_our_own() {
+        let mut bench = Bench::new();
+        let mut begun = 0;
+        for n in 0..100 {
+            let subject = Subject { for_others: true, ..subject(n) };
+            let asker = Asker::Job(JobId(0));
+            begun += usize::from(bench.look_ups.start(bench.now, subject, asker, 1).is_some());
+        }
+        assert_eq!((begun, bench.said().1), (LOOK_UPS_FOR_OTHERS_MAX, 100 - begun));
+        assert!(bench.begin(1, 1).is_some());
+    }
+
+    #[test]
+    fn a_look_up_that_only_waits_for_late_answers_gives_way() {
+        let mut bench = Bench::new();
+        for n in 0..LOOK_UPS_MAX as u8 {
+            bench.begin(n, 1).unwrap();
+        }
+        bench.pass(ANSWER_TIME);
+        assert!(bench.begin(200, 1).is_some());
     }
 
     #[test]
