@@ -10,6 +10,7 @@ pub mod dag;
 pub mod dag_cbor;
 pub mod dag_json;
 pub mod engine;
+pub mod erasure;
 pub mod local_store;
 pub mod unixfs;
 
