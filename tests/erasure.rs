@@ -227,3 +227,41 @@ fn a_list_that_lies_is_refused_by_name() {
         assert_eq!(List::decode(&bytes, &manifest(), 0).unwrap_err(), error, "{number}");
     }
 }
+
+#[test]
+fn the_vectors_hold() {
+    use serde_json::Value as Json;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/wire/vectors/protected.json");
+    let vectors: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let bytes =
+        |json: &Json| data_encoding::HEXLOWER.decode(json.as_str().unwrap().as_bytes()).unwrap();
+    let manifest = Manifest::decode(&bytes(&vectors["manifest"]).into()).unwrap();
+    assert_eq!(manifest.root.to_string(), vectors["root"]);
+    assert_eq!(manifest.encode().unwrap(), bytes(&vectors["manifest"]));
+    let hash = Multihash::of(HashCode::Sha2_256, &bytes(&vectors["manifest"]));
+    assert_eq!(Cid::v1(Codec::DagCbor, hash).to_string(), vectors["cid"]);
+    let list = List::decode(&bytes(&vectors["list"]).into(), &manifest, 0).unwrap();
+    assert_eq!(list.encode().unwrap(), bytes(&vectors["list"]));
+    let code = Code::new(manifest.shape);
+    for (stripe, known) in list.0.iter().zip(vectors["stripes"].as_array().unwrap()) {
+        let shards = |key: &str| -> Vec<Vec<u8>> {
+            known[key].as_array().unwrap().iter().map(bytes).collect()
+        };
+        let (data, parity) = (shards("data"), shards("parity"));
+        assert_eq!(encode(&code, &data), parity);
+        let named = stripe.data.iter().map(|(cid, _)| cid).chain(&stripe.parity);
+        for (cid, shard) in named.zip(data.iter().chain(&parity)) {
+            assert!(cid.multihash().unwrap().verifies(shard));
+        }
+    }
+    for case in vectors["refused"].as_array().unwrap() {
+        let block = bytes(&case["bytes"]).into();
+        let error = match case["of"].as_str().unwrap() {
+            "manifest" => Manifest::decode(&block).map(|_| ()),
+            "list" => List::decode(&block, &manifest, 0).map(|_| ()),
+            _ => Nodes::decode(&block, &manifest, 0).map(|_| ()),
+        };
+        let name = format!("{:?}", error.expect_err(&case.to_string()));
+        assert!(name.starts_with(case["error"].as_str().unwrap()), "{name}: {case}");
+    }
+}
