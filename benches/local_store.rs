@@ -140,6 +140,7 @@ fn many_small_blocks() {
             name: None,
             mimetype: None,
             created: 0,
+            protection: None,
         };
         disk.finish_dataset(id, info).unwrap();
     });

@@ -150,6 +150,7 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
             name: None,
             mimetype: None,
             created: now,
+            protection: None,
         };
         disk.finish_dataset(dataset, info)?;
         Ok(imported(true, 0))

@@ -3,8 +3,10 @@
 use crate::{
     block::Block,
     pool::Pool,
+    protect::ProtectError,
     unixfs::{DirectoryBuilder, FileBuilder, Leaf, Profile, UnixFsError, symlink},
 };
+use barrow_wire::Cid;
 use crossbeam::channel::{Receiver, bounded};
 use rayon::ThreadPool;
 use std::{
@@ -29,6 +31,8 @@ pub enum ImportError {
     Unsupported(PathBuf),
     /// More entries than a directory takes, or too deep.
     Tree(UnixFsError),
+    /// It cannot be protected.
+    Protect(ProtectError),
     /// Hashing did not end: a bug, told in the log.
     Worker,
 }
@@ -42,12 +46,19 @@ impl fmt::Display for ImportError {
                 write!(f, "{:?} is no file, directory or link with a UTF-8 name", path.display())
             }
             Self::Tree(error) => write!(f, "building the tree: {error}"),
+            Self::Protect(error) => write!(f, "protecting: {error}"),
             Self::Worker => f.write_str("a worker failed; the log says why"),
         }
     }
 }
 
 impl std::error::Error for ImportError {}
+
+impl From<ProtectError> for ImportError {
+    fn from(error: ProtectError) -> Self {
+        Self::Protect(error)
+    }
+}
 
 impl From<UnixFsError> for ImportError {
     fn from(error: UnixFsError) -> Self {
@@ -65,6 +76,8 @@ pub struct Importer<'a> {
     pub workers: &'a Arc<ThreadPool>,
     /// Takes every block, each before the one that links to it.
     pub sink: &'a mut dyn FnMut(Block),
+    /// Told of each chunk's block before the sink has it.
+    pub leaf: Option<&'a mut dyn FnMut(Cid, &Block) -> Result<(), ProtectError>>,
     /// Told of bytes as they are read.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -114,6 +127,9 @@ impl Importer<'_> {
     ) -> Result<(), ImportError> {
         let Some(first) = hashing.pop_front() else { return Ok(()) };
         let (leaf, block) = first.recv().map_err(|_| ImportError::Worker)??;
+        if let Some(tell) = &mut self.leaf {
+            tell(leaf.cid, &block)?;
+        }
         (self.sink)(block);
         Ok(builder.push(leaf, self.sink)?)
     }

@@ -26,7 +26,9 @@ pub mod car_import;
 pub mod car_stream;
 pub mod fetch;
 pub mod import;
+pub mod mend;
 pub mod network_store;
+pub mod protect;
 pub mod resolve;
 pub mod store_stream;
 

@@ -1,7 +1,10 @@
 //! The composition root: every thread and channel of a node is made here.
 
+mod protected;
+
+pub use protected::RepairReport;
+
 use crate::{
-    block::Block,
     block_stream,
     car::{CarWalk, WalkOptions},
     car_import::{self, CarImport, CarImportError},
@@ -10,9 +13,11 @@ use crate::{
     discovery::{self, Discovery},
     disk::{Disk, VerifyReport},
     engine::{Engine, EngineConfig, Input},
+    erasure::{Manifest, Shape},
     fetch::{FetchProgress, fetch_dataset},
     import::{ImportError, Importer},
     local_store::{Dataset, DatasetInfo, LocalStore, Removed, StoreError, StoreOptions},
+    mend::Mending,
     metrics::Metrics,
     network_store::NetworkStore,
     pool::Pool,
@@ -98,6 +103,8 @@ pub struct PutOptions {
     pub name: Option<String>,
     /// Its media type, if it is known.
     pub mimetype: Option<String>,
+    /// How it is protected, if at all.
+    pub protect: Option<Shape>,
 }
 
 /// What was put.
@@ -105,6 +112,8 @@ pub struct PutOptions {
 pub struct Stored {
     /// What names it.
     pub cid: Cid,
+    /// The plain root: the same, or what `cid` protects.
+    pub root: Cid,
     /// Bytes of content.
     pub size: u64,
     /// Its blocks.
@@ -114,8 +123,8 @@ pub struct Stored {
 impl Stored {
     /// What `put --json` and the API tell.
     pub fn to_json(&self) -> serde_json::Value {
-        let cid = self.cid.to_string();
-        serde_json::json!({"cid": cid, "root": cid, "size": self.size, "blocks": self.blocks})
+        let (cid, root) = (self.cid.to_string(), self.root.to_string());
+        serde_json::json!({"cid": cid, "root": root, "size": self.size, "blocks": self.blocks})
     }
 }
 
@@ -147,6 +156,7 @@ struct Inner {
     reactor_thread: Mutex<Option<JoinHandle<()>>>,
     workers: Arc<ThreadPool>,
     pool: Pool,
+    mending: Arc<Mending>,
     metrics: Arc<Metrics>,
 }
 
@@ -195,6 +205,7 @@ impl Node {
             connections_max: limits.connections_max,
         };
         let thread = setup.run(parts).map_err(|error| StartError::Io("the reactor", error))?;
+        let mending = Arc::new(Mending::new(pool.clone(), workers.clone(), metrics.clone()));
         let node = Self(Arc::new(Inner {
             peer_id: identity.peer_id(),
             addresses,
@@ -205,6 +216,7 @@ impl Node {
             reactor_thread: Mutex::new(Some(thread)),
             workers,
             pool,
+            mending,
             metrics,
             config,
         }));
@@ -245,6 +257,9 @@ impl Node {
         options: PutOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
+        if let Some(shape) = options.protect.filter(|_| options.profile.raw_leaves()) {
+            return self.put_protected(reader, options, shape, progress);
+        }
         self.import(options, progress, |importer| importer.stream(reader))
     }
 
@@ -270,7 +285,8 @@ impl Node {
         let profile = options.profile;
         self.store_dataset(options, |sink| {
             let (pool, workers) = (&self.0.pool, &self.0.workers);
-            let leaf = import(&mut Importer { profile, pool, workers, sink, progress })?;
+            let leaf =
+                import(&mut Importer { profile, pool, workers, sink, leaf: None, progress })?;
             Ok((leaf.cid, leaf.size))
         })
     }
@@ -288,34 +304,6 @@ impl Node {
             block_stream::read(reader, &self.0.pool, sink)
                 .map_err(|error| ImportError::Read(None, error))
         })
-    }
-
-    fn store_dataset(
-        &self,
-        options: PutOptions,
-        fill: impl FnOnce(&mut dyn FnMut(Block)) -> Result<(Cid, u64), ImportError>,
-    ) -> Result<Stored, PutError> {
-        let disk = &self.0.disk;
-        let dataset = disk.begin_dataset()?;
-        let (root, size) = match fill(&mut |block| disk.put(block, Some(dataset))) {
-            Ok(filled) => filled,
-            Err(error) => {
-                disk.discard_dataset(dataset);
-                return Err(PutError::Import(error));
-            }
-        };
-        let info = DatasetInfo {
-            root,
-            size,
-            pinned: true,
-            name: options.name,
-            mimetype: options.mimetype,
-            created: unix_seconds(),
-        };
-        disk.finish_dataset(dataset, info)?;
-        self.0.discovery.announce(&root);
-        let blocks = disk.dataset(&root)?.map_or(0, |dataset| dataset.blocks);
-        Ok(Stored { cid: root, size, blocks })
     }
 
     // --- Reading ---
@@ -346,7 +334,7 @@ impl Node {
     }
 
     fn source(&self, cid: &Cid, scope: Scope) -> BlockSource {
-        BlockSource::new(self.0.store.clone(), *cid, scope)
+        BlockSource::new(self.0.store.clone(), *cid, scope).with_mending(self.0.mending.clone())
     }
 
     /// The CID that a path leads to, whatever its block is, and the way there.
@@ -362,6 +350,9 @@ impl Node {
     /// # Errors
     /// As [`resolve::resolve`].
     pub fn resolve(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Resolved, GetError> {
+        if Manifest::may_be(root) {
+            return self.resolve_protected(root, path, scope);
+        }
         resolve::resolve(&mut self.source(root, scope), root, path)
     }
 
@@ -412,6 +403,9 @@ impl Node {
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
+        if Manifest::may_be(cid) {
+            return self.pin_protected(cid, None, progress);
+        }
         let disk = &self.0.disk;
         let dataset = disk.begin_dataset()?;
         let done = fetch_dataset(&self.0.store, *cid, dataset, progress)
@@ -425,6 +419,7 @@ impl Node {
                     name: None,
                     mimetype: None,
                     created: unix_seconds(),
+                    protection: None,
                 };
                 disk.finish_dataset(dataset, info)?;
                 self.0.discovery.announce(cid);

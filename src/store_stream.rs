@@ -4,6 +4,7 @@
 use crate::{
     disk::StoreError,
     engine::{Order, WantError},
+    mend::{ErasureError, MendThread, Mending, ReadingPlace},
     network_store::{Arrival, NetworkStore, Retrieval},
     unixfs::{FileWalk, Step, UnixFsError},
 };
@@ -17,6 +18,7 @@ use std::{
     sync::Arc,
     task::{Poll, Wake, Waker},
     thread::{self, Thread},
+    time::Instant,
 };
 
 /// Whether the swarm is asked for what the store lacks.
@@ -43,6 +45,8 @@ pub enum GetError {
     NoSuchPath(String),
     /// The store fails.
     Store(StoreError),
+    /// Shards of a protected dataset cannot be had or believed.
+    Erasure(ErasureError),
     /// Whoever asked gave up.
     Cancelled,
 }
@@ -56,6 +60,7 @@ impl fmt::Display for GetError {
             Self::NotAFile(error) => write!(f, "not a file: {error}"),
             Self::NoSuchPath(name) => write!(f, "there is no {name:?} in that directory"),
             Self::Store(error) => error.fmt(f),
+            Self::Erasure(error) => error.fmt(f),
             Self::Cancelled => f.write_str("cancelled"),
         }
     }
@@ -89,6 +94,8 @@ impl From<WantError> for GetError {
 pub struct BlockSource {
     store: NetworkStore,
     root: Cid,
+    /// What discovery is asked for: the root, or the manifest that protects it.
+    announced: Cid,
     scope: Scope,
     retrieval: Option<Retrieval>,
     /// What the swarm was asked for.
@@ -98,6 +105,10 @@ pub struct BlockSource {
     failed: HashMap<Multihash, WantError>,
     /// What is ahead and was looked for already.
     looked_for: HashSet<Multihash>,
+    /// How blocks are rebuilt, if the dataset is found to be protected once one lacks.
+    mending: Option<Arc<Mending>>,
+    mender: Option<MendThread>,
+    place: ReadingPlace,
 }
 
 impl BlockSource {
@@ -106,13 +117,24 @@ impl BlockSource {
         Self {
             store,
             root,
+            announced: root,
             scope,
             retrieval: None,
             asked: HashSet::new(),
             held: HashMap::new(),
             failed: HashMap::new(),
             looked_for: HashSet::new(),
+            mending: None,
+            mender: None,
+            place: ReadingPlace::default(),
         }
+    }
+
+    /// Rebuilds what lacks, where the dataset is protected.
+    #[must_use]
+    pub fn with_mending(mut self, mending: Arc<Mending>) -> Self {
+        self.mending = Some(mending);
+        self
     }
 
     /// The block of `cid`, or a wake-up when there is news of it. `ahead` is what will be needed
@@ -126,19 +148,51 @@ impl BlockSource {
         let Some(hash) = cid.multihash() else {
             return Poll::Ready(Ok(Bytes::copy_from_slice(cid.identity().unwrap_or_default())));
         };
-        if self.retrieval.is_none() {
+        if self.retrieval.is_none() || self.mender.is_some() {
             // As long as everything is here, nothing is looked for ahead.
             match self.store.disk().get(&hash) {
-                Ok(Some(block)) => return Poll::Ready(Ok(block.into_data())),
-                Ok(None) if self.scope == Scope::Local => {
-                    return Poll::Ready(Err(GetError::NotFound));
+                Ok(Some(block)) => {
+                    self.mender.as_ref().inspect(|mender| mender.note_read(&hash));
+                    return Poll::Ready(Ok(block.into_data()));
                 }
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
-            self.retrieval = Some(self.store.retrieve(self.root, Order::Sequential, None));
+            self.look_for_protection();
+            if let Some(mender) = &self.mender {
+                match mender.poll(cid, self.place, self.store.disk(), waker) {
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Ok(Some(block))) => return Poll::Ready(Ok(block)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.scope == Scope::Local {
+                return Poll::Ready(Err(GetError::NotFound));
+            }
         }
-        self.poll_fetched(hash, &ahead(), waker)
+        if self.retrieval.is_none() {
+            self.retrieval = Some(self.store.retrieve(self.announced, Order::Sequential, None));
+        }
+        // A mender asks for stripes, and ahead of itself.
+        let ahead = if self.mender.is_some() { Vec::new() } else { ahead() };
+        self.poll_fetched(hash, &ahead, waker)
+    }
+
+    /// Begins to mend, if the dataset is known to be protected.
+    fn look_for_protection(&mut self) {
+        let Some(mending) = self.mending.clone().filter(|_| self.mender.is_none()) else { return };
+        if let Some(manifest) = mending.protection(&self.store, &self.root) {
+            match MendThread::start(&self.store, mending, manifest, self.scope) {
+                Ok(mender) => {
+                    self.mender = Some(mender);
+                    // Peers announce what they keep by the manifest.
+                    self.announced = manifest;
+                }
+                Err(error) => log::error!("nothing is mended: {error}"),
+            }
+        }
+        self.mending = self.mending.take().filter(|_| self.mender.is_some());
     }
 
     fn poll_fetched(
@@ -225,7 +279,8 @@ impl BlockSource {
 
     /// Forgets what was asked for, which is then fetched no more.
     pub fn reset(&mut self) {
-        *self = Self::new(self.store.clone(), self.root, self.scope);
+        let mending = self.mending.take();
+        *self = Self { mending, ..Self::new(self.store.clone(), self.root, self.scope) };
     }
 
     /// As [`Self::poll_block`], but waits.
@@ -287,6 +342,11 @@ impl StoreStream {
                 Step::Need(cid) => cid,
             };
             let ahead = || self.walk.ahead(self.window_bytes);
+            self.source.place = ReadingPlace {
+                position: self.walk.position(),
+                end: self.walk.end(),
+                size: self.walk.size(),
+            };
             let block = match self.source.poll_block(&cid, ahead, waker) {
                 Poll::Ready(Ok(block)) => block,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -334,6 +394,26 @@ impl Seek for StoreStream {
             self.seek_to(target..u64::MAX);
         }
         Ok(target)
+    }
+}
+
+/// Polls until there is an answer or it is too late; the thread sleeps meanwhile.
+pub(crate) fn wait_until<T>(
+    deadline: Instant,
+    mut poll: impl FnMut(&Waker) -> Poll<T>,
+) -> Option<T> {
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
+    loop {
+        match poll(&waker) {
+            Poll::Ready(value) => return Some(value),
+            Poll::Pending => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return None;
+                }
+                thread::park_timeout(left);
+            }
+        }
     }
 }
 

@@ -32,6 +32,7 @@ fn info(root: &Block, pinned: bool) -> DatasetInfo {
         name: Some("a name".into()),
         mimetype: None,
         created: 1,
+        protection: None,
     }
 }
 

@@ -92,6 +92,8 @@ pub const COMMANDS: &[Command] = &[
         flags: &[
             flag("profile", "NAME", "unixfs-v1-2025 (default), kubo-default or unixfs-v0-2015"),
             flag("name", "N", "a name to keep with it"),
+            flag("data", "K", "data shards of a stripe: protect it, with --parity"),
+            flag("parity", "M", "parity shards of a stripe: any M of K + M may be lost"),
         ],
     },
     Command {
@@ -108,7 +110,7 @@ pub const COMMANDS: &[Command] = &[
         counts: (1, 1),
         help: "keep a dataset: fetch what lacks, return when all is verified and synced",
         example: "barrow pin bafybei…",
-        flags: &[],
+        flags: &[flag("slot", "I/N", "of a protected one, keep this slot alone, I from 0")],
     },
     Command {
         name: "unpin",
@@ -156,6 +158,14 @@ pub const COMMANDS: &[Command] = &[
         counts: (0, 0),
         help: "hash everything stored again; exit status 3 if something is damaged",
         example: "barrow verify",
+        flags: &[flag("repair", "", "mend what is damaged or lacks, from parity and peers")],
+    },
+    Command {
+        name: "repair",
+        operands: "CID",
+        counts: (1, 1),
+        help: "make a dataset whole again, from parity and peers",
+        example: "barrow repair bafyrei…",
         flags: &[],
     },
     Command {
@@ -173,6 +183,17 @@ pub const COMMANDS: &[Command] = &[
         help: "write all blocks of a dataset as a CAR",
         example: "barrow export bafybei… -o site.car",
         flags: &[flag("output", "FILE", "where it goes, also -o [default: standard output]")],
+    },
+    Command {
+        name: "protect",
+        operands: "CID",
+        counts: (1, 1),
+        help: "add parity to what is stored; print the CID of the protected dataset",
+        example: "barrow protect bafybei… --data 10 --parity 4",
+        flags: &[
+            flag("data", "K", "data shards of a stripe"),
+            flag("parity", "M", "parity shards of a stripe: any M of K + M may be lost"),
+        ],
     },
     Command {
         name: "id",
@@ -214,6 +235,8 @@ pub const COMMANDS: &[Command] = &[
         example: "barrow demo --nodes 3",
         flags: &[
             flag("nodes", "N", "how many, at least 3 [default: 3]"),
+            flag("data", "K", "data shards of a stripe: keep a slot on each node, then lose some"),
+            flag("parity", "M", "parity shards of a stripe"),
             flag("keep", "", "leave the nodes' directories"),
         ],
     },

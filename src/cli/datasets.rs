@@ -4,7 +4,10 @@ use super::{
     Access, CliError, args::Args, client::Content, human, output, progress::Progress,
     settings::Settings,
 };
-use crate::{resolve::ResolvedKind, store_stream::Scope};
+use crate::{
+    resolve::ResolvedKind,
+    store_stream::{GetError, Scope},
+};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::{
@@ -16,13 +19,13 @@ use std::{
 /// Bytes of one copy.
 const COPY_BYTES: usize = 256 << 10;
 
-fn cid_operand(args: &Args) -> Result<Cid, CliError> {
+pub(super) fn cid_operand(args: &Args) -> Result<Cid, CliError> {
     let text = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
     text.parse().map_err(|error| CliError::Usage(format!("{text:?}: {error}")))
 }
 
 /// Runs `act` on what the data directory is reached through, and closes it.
-fn with_access<T>(
+pub(super) fn with_access<T>(
     settings: &Settings,
     act: impl FnOnce(&Access) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
@@ -118,7 +121,7 @@ pub(super) fn copy(
             Ok(0) => break,
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(CliError::Failed(format!("cut off: {error}"))),
+            Err(error) => return Err(cut_off(error)),
         };
         match out.write_all(&buffer[..len]) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(written),
@@ -129,6 +132,14 @@ pub(super) fn copy(
     }
     out.flush()?;
     Ok(written)
+}
+
+/// A lost stripe is told as such, wherever in the file it is.
+fn cut_off(error: io::Error) -> CliError {
+    match error.downcast::<GetError>() {
+        Ok(error) => error.into(),
+        Err(error) => CliError::Failed(format!("cut off: {error}")),
+    }
 }
 
 pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
@@ -210,6 +221,9 @@ pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
         return output::json(&dataset);
     }
     let blocks = dataset["blocks"].as_u64().unwrap_or(0);
+    if !dataset["protection"].is_null() {
+        return super::protected::stat(settings, &cid, &dataset, &line_of(&dataset));
+    }
     output::text(&format!("{}\n{blocks} blocks, complete\n", line_of(&dataset)))
 }
 

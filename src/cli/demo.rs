@@ -1,6 +1,7 @@
 //! `demo`: a swarm of real node processes on loopback, and a table of times.
 
-use super::{CliError, args::Args, human, output};
+use super::{CliError, args::Args, human, output, put};
+use crate::erasure::Shape;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -64,6 +65,17 @@ impl DemoNode {
             thread::park_timeout(Duration::from_millis(10));
         }
         Err(CliError::Failed("a node did not start in time".into()))
+    }
+
+    /// Runs a command on its directory; gives what it prints.
+    fn run(&self, words: &[String]) -> Result<String, CliError> {
+        let mut command = Command::new(env::current_exe()?);
+        command.arg("--data-dir").arg(&self.dir).args(words).stderr(Stdio::inherit());
+        let done = command.output()?;
+        if !done.status.success() {
+            return Err(CliError::Failed(format!("{} failed", words[0])));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     }
 
     fn stop(&mut self) {
@@ -134,19 +146,26 @@ fn run(args: &Args, dir: &Path, count: usize, interrupted: &AtomicBool) -> Resul
     }
     table.row("nodes started", &format!("{count} processes"), None);
 
+    let shape = put::protection(args)?;
     let since = Instant::now();
-    let put = Command::new(env::current_exe()?)
-        .arg("--data-dir")
-        .arg(&nodes[0].dir)
-        .arg("put")
-        .arg(&source)
-        .stderr(Stdio::inherit())
-        .output()?;
-    if !put.status.success() {
-        return Err(CliError::Failed("put failed".into()));
+    let mut words = vec!["put".to_owned(), source.display().to_string()];
+    if let Some(shape) = shape {
+        words.extend([format!("--data={}", shape.data()), format!("--parity={}", shape.parity())]);
     }
-    let cid = String::from_utf8_lossy(&put.stdout).trim().to_owned();
+    let cid = nodes[0].run(&words)?;
     table.row("put on node 0", &cid, Some((size, since.elapsed())));
+    if let Some(shape) = shape {
+        let losses = spread(&mut table, &nodes, &cid, size, shape, &check)?;
+        for (n, node) in nodes[..=losses].iter_mut().enumerate() {
+            node.stop();
+            table.row(&format!("node {n} is stopped"), "", None);
+        }
+        let known: Vec<String> = nodes[losses + 1..].iter().map(|n| n.peer.clone()).collect();
+        nodes.push(DemoNode::start(dir.join(format!("node-{count}")), &known)?);
+        let what = format!("GET from node {count}, which had nothing");
+        download(&mut table, &what, &nodes[count].http, &cid, size, &digest)?;
+        return output::text("the download has the bytes that were put\n");
+    }
 
     for n in 1..count {
         check()?;
@@ -160,6 +179,29 @@ fn run(args: &Args, dir: &Path, count: usize, interrupted: &AtomicBool) -> Resul
     }
     download(&mut table, "GET from node 1, again", &nodes[1].http, &cid, size, &digest)?;
     output::text("every download has the bytes that were put\n")
+}
+
+/// Keeps a slot on each node but the first; gives how many of these may be lost.
+fn spread(
+    table: &mut Table,
+    nodes: &[DemoNode],
+    cid: &str,
+    size: u64,
+    shape: Shape,
+    check: &dyn Fn() -> Result<(), CliError>,
+) -> Result<usize, CliError> {
+    let slots = nodes.len() - 1;
+    for (slot, node) in nodes[1..].iter().enumerate() {
+        check()?;
+        let since = Instant::now();
+        let words = ["pin", cid, "--slot", &format!("{slot}/{slots}")].map(ToOwned::to_owned);
+        node.run(&words)?;
+        let shards = (shape.shards() - slot).div_ceil(slots) as u64;
+        let what = format!("slot {slot} of {slots} kept on node {}", slot + 1);
+        table.row(&what, "", Some((size * shards / shape.data() as u64, since.elapsed())));
+    }
+    // The first nodes have the most shards of each stripe.
+    Ok(shape.parity() / shape.shards().div_ceil(slots))
 }
 
 fn download(

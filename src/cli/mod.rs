@@ -9,12 +9,14 @@ pub mod human;
 mod logger;
 mod output;
 mod progress;
+mod protected;
 mod put;
 mod serve;
 mod settings;
 
 use crate::{
     local_store::StoreError,
+    mend::ErasureError,
     node::{Node, PutError, StartError},
     store_stream::GetError,
 };
@@ -62,7 +64,10 @@ impl CliError {
 
 impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
-        Self::Failed(error.message)
+        match &error.code[..] {
+            "stripe_lost" => Self::Partial(error.message),
+            _ => Self::Failed(error.message),
+        }
     }
 }
 
@@ -74,7 +79,10 @@ impl From<io::Error> for CliError {
 
 impl From<GetError> for CliError {
     fn from(error: GetError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            GetError::Erasure(ErasureError::StripeLost { .. }) => Self::Partial(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -144,6 +152,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "serve" => serve::serve(&settings),
         "put" => put::put(args, &settings),
         "get" => datasets::get(args, &settings),
+        "pin" if args.has("slot") => protected::pin_slot(args, &settings),
         "pin" => datasets::pin(args, &settings),
         "unpin" => datasets::unpin(args, &settings),
         "ls" => datasets::ls(args, &settings),
@@ -152,7 +161,10 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "gc" => datasets::gc(args, &settings),
         "import" => car::import(args, &settings),
         "export" => car::export(args, &settings),
+        "verify" if args.has("repair") => protected::verify_and_repair(args, &settings),
         "verify" => datasets::verify(args, &settings),
+        "repair" => protected::repair(args, &settings),
+        "protect" => protected::protect(args, &settings),
         "id" => serve::id(args, &settings),
         "peers" => serve::peers(args, &settings),
         "transfers" => serve::transfers(args, &settings),

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     block_stream,
+    erasure::Shape,
     http::escape_url,
     import::{ImportError, Importer},
     node::{Node, PutOptions, Stored},
@@ -37,6 +38,7 @@ pub(super) fn put(args: &Args, settings: &Settings) -> Result<(), CliError> {
         },
         name: args.last("name").map_err(usage)?.or_else(|| own_name.filter(|_| !stdin)),
         mimetype: None,
+        protect: protection(args)?,
     };
     let metadata = if stdin {
         None
@@ -82,7 +84,27 @@ fn query(options: &PutOptions) -> String {
         .name
         .as_deref()
         .map_or_else(String::new, |name| format!("&name={}", escape_url(name)));
-    format!("?profile={}{name}", options.profile.name())
+    let protect = options.protect.map_or_else(String::new, |shape| {
+        format!("&data={}&parity={}", shape.data(), shape.parity())
+    });
+    format!("?profile={}{name}{protect}", options.profile.name())
+}
+
+/// The shape that `--data` and `--parity` name.
+pub(super) fn protection(args: &Args) -> Result<Option<Shape>, CliError> {
+    let number = |name: &str| -> Result<Option<u64>, CliError> {
+        let text = args.last(name).map_err(CliError::Usage)?;
+        let number = text.map(|text| text.parse()).transpose();
+        number.map_err(|_| CliError::Usage(format!("--{name} takes a number")))
+    };
+    match (number("data")?, number("parity")?) {
+        (None, None) => Ok(None),
+        (Some(data), Some(parity)) => {
+            let shape = Shape::new(data, parity);
+            shape.map(Some).map_err(|error| CliError::Usage(error.to_string()))
+        }
+        _ => Err(CliError::Usage("--data and --parity are given together".into())),
+    }
 }
 
 fn stream_file(
@@ -131,6 +153,7 @@ fn build_tree(source: &Path, profile: Profile, mut out: Pieces) -> Result<(), Im
         pool: &pool,
         workers: &workers,
         sink: &mut sink,
+        leaf: None,
         progress: &mut |_| {},
     };
     let root = importer.path(source)?;

@@ -1,6 +1,6 @@
 //! The node's own JSON, for the command line and for scripts.
 
-use super::{App, error, get_error, jobs, json_reply, transfers::Transfers};
+use super::{App, error, get_error, jobs, json_reply, protected, transfers::Transfers};
 use crate::{
     car_import::CarImportError,
     config::PeerTarget,
@@ -41,7 +41,16 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             Ok(None) => error(404, "not_found", "no such dataset is stored here"),
             Err(failed) => store_error(&failed),
         }),
-        ("POST", "pins", name) => with_cid(name, |cid| pin(app, cid)),
+        ("POST", "pins", name) => match protected::slot(request) {
+            Ok(Some(slot)) => with_cid(name, |cid| protected::pin_slot(&app.node, cid, slot)),
+            Ok(None) => with_cid(name, |cid| pin(app, cid)),
+            Err(reply) => reply,
+        },
+        ("POST", "protect", name) => {
+            with_cid(name, |cid| protected::protect(&app.node, request, cid))
+        }
+        ("POST", "repair", name) => with_cid(name, |cid| protected::repair(&app.node, cid)),
+        ("GET", "losses", name) => with_cid(name, |cid| protected::losses(&app.node, cid)),
         ("DELETE", "pins", name) => with_cid(name, |cid| match node.unpin(cid) {
             Ok(true) => json_reply(&json!({ "unpinned": cid.to_string() })),
             Ok(false) => error(404, "not_found", "no such dataset is stored here"),
@@ -57,6 +66,9 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             Ok(removed) => json_reply(&json!(removed)),
             Err(failed) => store_error(&failed),
         },
+        ("POST", "verify", "") if request.param("repair").as_deref() == Some("true") => {
+            protected::verify_and_repair(node)
+        }
         ("POST", "verify", "") => verify(node),
         (
             _,
@@ -213,7 +225,7 @@ fn verify(node: &Node) -> Reply {
 }
 
 /// The JSON of an error's answer, as the last line of a job.
-fn error_value(reply: &Reply) -> Value {
+pub(super) fn error_value(reply: &Reply) -> Value {
     match &reply.body {
         ReplyBody::Bytes(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
         ReplyBody::Stream(..) | ReplyBody::Absent(_) => Value::Null,
@@ -231,12 +243,20 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
         profile,
         name: request.param("name"),
         mimetype: request.header("content-type").map(ToOwned::to_owned),
+        protect: match protected::shape(request) {
+            Ok(shape) => shape,
+            Err(reply) => return reply,
+        },
     };
     stored(node.put_with(request.body(), options, &mut |_| {}))
 }
 
 fn put_blocks(node: &Node, request: &mut Request<'_>) -> Reply {
-    let options = PutOptions { name: request.param("name"), ..PutOptions::default() };
+    let protect = match protected::shape(request) {
+        Ok(shape) => shape,
+        Err(reply) => return reply,
+    };
+    let options = PutOptions { name: request.param("name"), protect, ..PutOptions::default() };
     stored(node.put_blocks(request.body(), options))
 }
 
@@ -250,7 +270,7 @@ fn import(node: &Node, request: &mut Request<'_>) -> Reply {
     }
 }
 
-fn stored(stored: Result<Stored, PutError>) -> Reply {
+pub(super) fn stored(stored: Result<Stored, PutError>) -> Reply {
     match stored {
         Ok(stored) => json_reply(&stored.to_json()),
         Err(failed) => put_error(&failed),

@@ -7,14 +7,17 @@ mod gateway;
 mod jobs;
 mod metrics;
 mod policy;
+mod protected;
 mod routing;
 mod transfers;
 
 pub(crate) use api::{about, store_stat};
 pub(crate) use gateway::escape_url;
+pub(crate) use protected::report_json;
 
 use crate::{
     gate::{Gate, GateConfig, Reply, Request},
+    mend::ErasureError,
     node::Node,
     store_stream::GetError,
 };
@@ -132,6 +135,8 @@ fn get_error(get: &GetError) -> Reply {
         GetError::Timeout => (504, "timeout"),
         GetError::OverBudget => (502, "over_budget"),
         GetError::NotAFile(_) => (406, "not_a_file"),
+        GetError::Erasure(ErasureError::StripeLost { .. }) => (502, "stripe_lost"),
+        GetError::Erasure(ErasureError::Manifest(_)) => (502, "bad_manifest"),
         GetError::Store(_) => (500, "store"),
         GetError::Cancelled => (503, "cancelled"),
     };

@@ -25,6 +25,54 @@ pub struct DatasetInfo {
     pub mimetype: Option<String>,
     /// When it was finished, in seconds of Unix time.
     pub created: u64,
+    /// How it is protected, if `root` is a protected manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+}
+
+/// How a dataset is protected, and how much of it is kept here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// The plain root that is protected.
+    #[serde(with = "cid_text")]
+    pub root: Cid,
+    /// Data shards of a stripe.
+    pub data: u16,
+    /// Parity shards of a stripe.
+    pub parity: u16,
+    /// The slot that is kept, if it is not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+}
+
+/// One slot of a protected dataset: the shards j of each stripe with j mod `slots` = `index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Which, from 0.
+    pub index: u16,
+    /// Of how many.
+    pub slots: u16,
+}
+
+impl std::str::FromStr for Slot {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let numbers = text.split_once('/').and_then(|(index, slots)| {
+            Some((index.parse::<u16>().ok()?, slots.parse::<u16>().ok()?))
+        });
+        match numbers {
+            Some((index, slots)) if index < slots && slots <= 256 => Ok(Self { index, slots }),
+            Some(_) | None => Err("a slot is I/N, with I from 0 to N - 1 and N at most 256"),
+        }
+    }
+}
+
+impl Slot {
+    /// The places of a stripe of so many shards that are in the slot.
+    pub fn places(self, shards: usize) -> Vec<usize> {
+        (usize::from(self.index)..shards).step_by(usize::from(self.slots)).collect()
+    }
 }
 
 /// A finished dataset: all its blocks are here.
@@ -40,6 +88,11 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Whether all below its root is here: of a slot, it is not.
+    pub fn is_whole(&self) -> bool {
+        self.info.protection.as_ref().is_none_or(|protection| protection.slot.is_none())
+    }
+
     /// What its root is stored by; `None` for an identity CID, which needs no store.
     pub(super) fn root_hash(&self) -> Option<Multihash> {
         self.info.root.multihash()

@@ -12,7 +12,7 @@ mod reader;
 mod record;
 mod recovery;
 
-pub use dataset::{Dataset, DatasetId, DatasetInfo};
+pub use dataset::{Dataset, DatasetId, DatasetInfo, Protection, Slot};
 #[doc(hidden)]
 pub use index::prepare as prepare_index;
 pub use reader::StoreReader;

@@ -108,7 +108,8 @@ impl StoreReader {
             return Ok(Presence::DontHave);
         };
         let len = place.len;
-        let complete = index::dataset(&self.index, hash)?.is_some();
+        let complete =
+            index::dataset(&self.index, hash)?.is_some_and(|(_, dataset)| dataset.is_whole());
         Ok(if complete { Presence::Complete { len } } else { Presence::Have { len } })
     }
 

@@ -107,6 +107,11 @@ impl FileWalk {
         self.range.start
     }
 
+    /// Where the range ends.
+    pub const fn end(&self) -> u64 {
+        self.range.end
+    }
+
     /// Walks this range from now on, cut to the file.
     pub fn seek(&mut self, range: Range<u64>) {
         self.range = range.start.min(self.root.size)..range.end.min(self.root.size);

@@ -256,6 +256,7 @@ impl Model {
             name: None,
             mimetype: None,
             created: 0,
+            protection: None,
         };
         if store.finish_dataset(id, info).is_ok() {
             self.note_sync(&Ok(()));

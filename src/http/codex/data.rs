@@ -87,7 +87,7 @@ fn upload_options(request: &Request<'_>) -> Result<PutOptions, String> {
             .find(|profile| size.parse() == Ok(profile.chunk_bytes()))
             .ok_or("the blockSize is neither 1048576 nor 262144")?,
     };
-    Ok(PutOptions { profile, name, mimetype })
+    Ok(PutOptions { profile, name, mimetype, ..PutOptions::default() })
 }
 
 /// The file name of a `Content-Disposition` (RFC 6266), if it is one that every system can have.

@@ -1,0 +1,109 @@
+//! The node's own JSON for protected datasets.
+
+use super::{
+    api::{error_value, store_error, stored},
+    error, get_error, jobs, json_reply,
+};
+use crate::{
+    erasure::Shape,
+    gate::{Reply, Request},
+    local_store::Slot,
+    node::{Node, RepairReport},
+    store_stream::GetError,
+};
+use barrow_wire::Cid;
+use serde_json::{Value, json};
+
+fn number(request: &Request<'_>, name: &str) -> Result<Option<u64>, Reply> {
+    let number = request.param(name).map(|text| text.parse()).transpose();
+    number.map_err(|_| error(422, "bad_shape", &format!("{name} is a number")))
+}
+
+/// The shape that `data` and `parity` ask for, if they do.
+pub(super) fn shape(request: &Request<'_>) -> Result<Option<Shape>, Reply> {
+    match (number(request, "data")?, number(request, "parity")?) {
+        (None, None) => Ok(None),
+        (Some(data), Some(parity)) => Shape::new(data, parity)
+            .map(Some)
+            .map_err(|failed| error(422, "bad_shape", &failed.to_string())),
+        _ => Err(error(422, "bad_shape", "data and parity are given together")),
+    }
+}
+
+/// The slot that `slot=I/N` asks for, if it does.
+pub(super) fn slot(request: &Request<'_>) -> Result<Option<Slot>, Reply> {
+    let Some(text) = request.param("slot") else { return Ok(None) };
+    text.parse().map(Some).map_err(|failed: &str| error(422, "bad_slot", failed))
+}
+
+pub(super) fn pin_slot(node: &Node, cid: &Cid, slot: Slot) -> Reply {
+    let (node, cid) = (node.clone(), *cid);
+    jobs::run(move |teller| {
+        match node.pin_slot(&cid, slot, &mut |progress| teller.tell(|| json!(progress))) {
+            Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
+            Err(failed) => Err(error_value(&get_error(&failed))),
+        }
+    })
+}
+
+pub(super) fn protect(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
+    match shape(request) {
+        Ok(Some(shape)) => stored(node.protect(cid, shape)),
+        Ok(None) => error(422, "bad_shape", "data and parity are needed"),
+        Err(reply) => reply,
+    }
+}
+
+pub(super) fn repair(node: &Node, cid: &Cid) -> Reply {
+    let (node, cid) = (node.clone(), *cid);
+    jobs::run(move |teller| {
+        match node.repair(&cid, &mut |progress| teller.tell(|| json!(progress))) {
+            Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
+            Err(failed) => Err(error_value(&get_error(&failed))),
+        }
+    })
+}
+
+pub(super) fn losses(node: &Node, cid: &Cid) -> Reply {
+    match node.losses(cid) {
+        Ok(losses) => json_reply(&json!({ "losses": losses })),
+        Err(failed) => get_error(&failed),
+    }
+}
+
+pub(super) fn verify_and_repair(node: &Node) -> Reply {
+    let node = node.clone();
+    jobs::run(move |teller| {
+        let report = node.verify_and_repair(&mut |so_far| {
+            teller.tell(|| json!({ "blocks": so_far.blocks, "blocks_total": so_far.blocks_total }))
+        });
+        match report {
+            Ok(report) => {
+                let mut last = report_json(&report);
+                last["done"] = true.into();
+                Ok(last)
+            }
+            Err(GetError::Store(failed)) => Err(error_value(&store_error(&failed))),
+            Err(failed) => Err(error_value(&get_error(&failed))),
+        }
+    })
+}
+
+/// What `verify --repair` tells.
+pub(crate) fn report_json(report: &RepairReport) -> Value {
+    let damaged: Vec<String> =
+        report.verified.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+    let repaired: Vec<String> = report.repaired.iter().map(ToString::to_string).collect();
+    let lost: Vec<Value> = report
+        .lost
+        .iter()
+        .map(|(cid, reason)| json!({ "cid": cid.to_string(), "reason": reason }))
+        .collect();
+    json!({
+        "blocks": report.verified.blocks,
+        "bytes": report.verified.bytes,
+        "damaged": damaged,
+        "repaired": repaired,
+        "lost": lost,
+    })
+}

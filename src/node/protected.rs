@@ -1,0 +1,415 @@
+//! The node's protected datasets: put, kept whole or by slots, repaired.
+
+use super::{Node, PutError, PutOptions, Resolved, Stored, unix_seconds};
+use crate::{
+    block::Block,
+    dag,
+    disk::{DatasetId, VerifyReport},
+    erasure::{Manifest, Shape},
+    fetch::FetchProgress,
+    import::{ImportError, Importer},
+    local_store::{Dataset, DatasetInfo, Protection, Slot},
+    mend::Mender,
+    protect::{ProtectError, Protector, protect_stored},
+    store_stream::{GetError, Scope},
+};
+use barrow_wire::{Cid, Codec, Multihash};
+use std::io::Read;
+
+/// What a `verify --repair` came to.
+#[derive(Clone, Debug, Default)]
+pub struct RepairReport {
+    /// What was found.
+    pub verified: VerifyReport,
+    /// Datasets that are whole again.
+    pub repaired: Vec<Cid>,
+    /// Datasets that are not, and why.
+    pub lost: Vec<(Cid, String)>,
+}
+
+impl Node {
+    // --- Storing ---
+
+    /// Stores a stream, and makes parity of it as it comes.
+    pub(super) fn put_protected(
+        &self,
+        reader: &mut dyn Read,
+        options: PutOptions,
+        shape: Shape,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stored, PutError> {
+        let profile = options.profile;
+        let (disk, pool, workers) = (&self.0.disk, &self.0.pool, &self.0.workers);
+        self.finish_put(options, |dataset| {
+            let mut protector = Protector::new(shape, pool, workers);
+            let mut leaf = |cid: Cid, block: &Block| {
+                let mut sink = |parity| disk.put(parity, Some(dataset));
+                protector.leaf(cid, block.data(), &mut sink)
+            };
+            let mut sink = |block| disk.put(block, Some(dataset));
+            let leaf_hook = Some(&mut leaf as &mut dyn FnMut(_, &_) -> _);
+            let mut importer =
+                Importer { profile, pool, workers, sink: &mut sink, leaf: leaf_hook, progress };
+            let file = importer.stream(reader)?;
+            if file.size == 0 {
+                // The one leaf of an empty file, which no chunk told of.
+                protector.leaf(file.cid, &bytes::Bytes::new(), &mut |_| {})?;
+            } else {
+                self.note_interior(&mut protector, file.cid)?;
+            }
+            Ok((protector.finish(file.cid, file.size, &mut sink)?, file.cid, file.size))
+        })
+    }
+
+    /// Adds what is above the leaves of a file with raw ones; all of it was just stored.
+    fn note_interior(&self, protector: &mut Protector<'_>, root: Cid) -> Result<(), ProtectError> {
+        let mut todo = vec![root];
+        while let Some(cid) = todo.pop() {
+            if cid.codec() == Codec::Raw {
+                continue;
+            }
+            let hash = cid.multihash().ok_or(ProtectError::Lacks(cid))?;
+            let block = self.0.disk.get(&hash)?.ok_or(ProtectError::Lacks(cid))?.into_data();
+            protector.node(cid);
+            let links = dag::links(&cid, &block).map_err(ProtectError::Malformed)?;
+            todo.extend(links.into_iter().rev());
+        }
+        Ok(())
+    }
+
+    /// Makes a dataset of the blocks that `fill` gives, protected or not.
+    pub(super) fn store_dataset(
+        &self,
+        options: PutOptions,
+        fill: impl FnOnce(&mut dyn FnMut(Block)) -> Result<(Cid, u64), ImportError>,
+    ) -> Result<Stored, PutError> {
+        let protect = options.protect;
+        self.finish_put(options, |dataset| {
+            let (root, size) = fill(&mut |block| self.0.disk.put(block, Some(dataset)))?;
+            match protect {
+                None => Ok((root, root, size)),
+                Some(shape) => {
+                    self.protect_into(root, size, shape, dataset).map(|cid| (cid, root, size))
+                }
+            }
+        })
+    }
+
+    /// Adds parity to a dataset that was just stored.
+    pub(super) fn protect_into(
+        &self,
+        root: Cid,
+        size: u64,
+        shape: Shape,
+        dataset: DatasetId,
+    ) -> Result<Cid, ImportError> {
+        let protector = Protector::new(shape, &self.0.pool, &self.0.workers);
+        Ok(protect_stored(protector, &self.0.disk, root, size, dataset)?)
+    }
+
+    /// Makes a dataset of what `fill` stores; it gives the CID, the plain root and the size.
+    pub(super) fn finish_put(
+        &self,
+        options: PutOptions,
+        fill: impl FnOnce(DatasetId) -> Result<(Cid, Cid, u64), ImportError>,
+    ) -> Result<Stored, PutError> {
+        let disk = &self.0.disk;
+        let dataset = disk.begin_dataset()?;
+        let (cid, root, size) = match fill(dataset) {
+            Ok(filled) => filled,
+            Err(error) => {
+                disk.discard_dataset(dataset);
+                return Err(match error {
+                    ImportError::Protect(ProtectError::Store(error)) => PutError::Store(error),
+                    error => PutError::Import(error),
+                });
+            }
+        };
+        let info = DatasetInfo {
+            root: cid,
+            size,
+            pinned: true,
+            name: options.name,
+            mimetype: options.mimetype,
+            created: unix_seconds(),
+            protection: options.protect.map(|shape| protection(root, shape, None)),
+        };
+        disk.finish_dataset(dataset, info)?;
+        self.0.discovery.announce(&cid);
+        let blocks = disk.dataset(&cid)?.map_or(0, |dataset| dataset.blocks);
+        Ok(Stored { cid, root, size, blocks })
+    }
+
+    /// Adds parity to a dataset that is stored, as a dataset of its own.
+    ///
+    /// # Errors
+    /// If some of it is not here, or it cannot be written.
+    pub fn protect(&self, root: &Cid, shape: Shape) -> Result<Stored, PutError> {
+        let known = self.0.disk.dataset(root)?;
+        let size = match &known {
+            Some(dataset) => dataset.info.size,
+            None => self
+                .content_size(root)
+                .map_err(|_| PutError::Import(ImportError::Protect(ProtectError::Lacks(*root))))?,
+        };
+        let options = PutOptions {
+            name: known.as_ref().and_then(|dataset| dataset.info.name.clone()),
+            mimetype: known.and_then(|dataset| dataset.info.mimetype),
+            protect: Some(shape),
+            ..PutOptions::default()
+        };
+        self.finish_put(options, |dataset| {
+            Ok((self.protect_into(*root, size, shape, dataset)?, *root, size))
+        })
+    }
+
+    // --- Reading ---
+
+    /// Follows a path below what a manifest protects.
+    pub(super) fn resolve_protected(
+        &self,
+        cid: &Cid,
+        path: &[String],
+        scope: Scope,
+    ) -> Result<Resolved, GetError> {
+        let manifest = Manifest::decode(&self.source(cid, scope).block(cid)?)?;
+        if Manifest::may_be(&manifest.root) {
+            // What protects a manifest protects no file.
+            return Err(crate::unixfs::UnixFsError::Unsupported.into());
+        }
+        self.0.mending.learn(&manifest.root, *cid);
+        let resolved = self.resolve(&manifest.root, path, scope)?;
+        self.0.mending.learn(&resolved.cid, *cid);
+        Ok(resolved)
+    }
+
+    fn mender(
+        &self,
+        cid: &Cid,
+        scope: Scope,
+        dataset: Option<DatasetId>,
+    ) -> Result<Mender, GetError> {
+        Mender::open(self.0.store.clone(), self.0.mending.clone(), *cid, scope, dataset)
+    }
+
+    // --- Keeping ---
+
+    /// Keeps one slot of a protected dataset, with its manifest and all blocks with links.
+    ///
+    /// # Errors
+    /// As [`Node::pin`].
+    pub fn pin_slot(
+        &self,
+        cid: &Cid,
+        slot: Slot,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
+        self.pin_protected(cid, Some(slot), progress)
+    }
+
+    pub(super) fn pin_protected(
+        &self,
+        cid: &Cid,
+        slot: Option<Slot>,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
+        let known = self.0.disk.dataset(cid)?;
+        let dataset = self.0.disk.begin_dataset()?;
+        let kept = self.keep(cid, slot, dataset, progress);
+        let (done, manifest) = match kept {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.0.disk.abandon_dataset(dataset);
+                return Err(error);
+            }
+        };
+        let info = DatasetInfo {
+            root: *cid,
+            size: manifest.size,
+            pinned: true,
+            name: None,
+            mimetype: None,
+            created: known.map_or_else(unix_seconds, |known| known.info.created),
+            protection: Some(protection(manifest.root, manifest.shape, slot)),
+        };
+        self.0.disk.finish_dataset(dataset, info)?;
+        Ok(done)
+    }
+
+    /// Brings what a slot has, or all, and refers to it from `dataset`.
+    fn keep(
+        &self,
+        cid: &Cid,
+        slot: Option<Slot>,
+        dataset: DatasetId,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<(FetchProgress, Manifest), GetError> {
+        let ahead = self.0.config.limits.window_bytes_max as u64;
+        let mut mender = self.mender(cid, Scope::Network, Some(dataset))?.with_ahead(ahead);
+        let manifest = Manifest::clone(mender.manifest());
+        let slot = slot.unwrap_or(Slot { index: 0, slots: 1 });
+        let places = slot.places(manifest.shape.shards());
+        let mut done = FetchProgress::default();
+        self.keep_plain(&mut mender, &manifest, *cid, dataset)?;
+        for number in 0..manifest.stripes() {
+            let stripe = mender.stripe(number)?;
+            let shards: Vec<(usize, Multihash)> =
+                stripe.shards(manifest.shape).filter(|(place, _)| places.contains(place)).collect();
+            let own: Vec<usize> = shards.iter().map(|(place, _)| *place).collect();
+            mender.obtain(number, &own, &mut |_| progress(&done))?;
+            self.0.disk.reference(dataset, shards.iter().map(|(_, hash)| *hash).collect());
+            done.blocks += shards.len() as u64;
+            done.bytes_fetched += (shards.len() * stripe.longest()) as u64;
+            done.blocks_left = (manifest.stripes() - number - 1) * places.len() as u64;
+            if !progress(&done) {
+                return Err(GetError::Cancelled);
+            }
+        }
+        Ok((done, manifest))
+    }
+
+    /// Brings the manifest's own blocks and the interior ones.
+    fn keep_plain(
+        &self,
+        mender: &mut Mender,
+        manifest: &Manifest,
+        cid: Cid,
+        dataset: DatasetId,
+    ) -> Result<(), GetError> {
+        let keep = |cid: &Cid, mender: &mut Mender| -> Result<(), GetError> {
+            let block = mender.plain_block(cid)?;
+            if let Some(hash) = cid.multihash() {
+                // What was fetched for reading is in the store; this makes it the dataset's.
+                let block = Block::from_store(hash, block);
+                self.0.disk.put(block, Some(dataset));
+            }
+            Ok(())
+        };
+        keep(&cid, mender)?;
+        for list in &manifest.lists {
+            keep(list, mender)?;
+        }
+        for index in 0..manifest.nodes.len() {
+            keep(&manifest.nodes[index], mender)?;
+            for node in mender.nodes(index)?.0 {
+                keep(&node, mender)?;
+            }
+        }
+        Ok(())
+    }
+
+    // --- Repairing ---
+
+    /// Makes a dataset whole again, as far as it is kept here: from parity, and from peers.
+    ///
+    /// # Errors
+    /// If something cannot be had; what could stays.
+    pub fn repair(
+        &self,
+        cid: &Cid,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
+        let known = self.0.disk.dataset(cid)?;
+        let slot = known.and_then(|dataset| dataset.info.protection).and_then(|p| p.slot);
+        match Manifest::may_be(cid) {
+            true => self.pin_protected(cid, slot, progress),
+            false => self.pin(cid, progress),
+        }
+    }
+
+    /// Hashes all that is stored, and repairs the datasets that lack something then.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn verify_and_repair(
+        &self,
+        progress: &mut dyn FnMut(&VerifyReport) -> bool,
+    ) -> Result<RepairReport, GetError> {
+        let verified = self.verify(progress)?;
+        // The writer forgets what is damaged in its own time; only then it is seen to lack.
+        self.0.disk.sync()?;
+        let mut report = RepairReport { verified, ..RepairReport::default() };
+        // Who lacks something is found by looking: what was lost before is found as well.
+        let mut datasets = self.datasets()?;
+        // The protected ones first: what they bring back, others may have lost too.
+        datasets.sort_by_key(|dataset| dataset.info.protection.is_none());
+        for dataset in datasets {
+            let cid = dataset.info.root;
+            if !self.lacks_something(&dataset)? {
+                continue;
+            }
+            match self.repair(&cid, &mut |_| true) {
+                Ok(_) => report.repaired.push(cid),
+                Err(error) => report.lost.push((cid, error.to_string())),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Whether blocks of a dataset are no longer here.
+    fn lacks_something(&self, dataset: &Dataset) -> Result<bool, GetError> {
+        let cid = dataset.info.root;
+        let slot = dataset.info.protection.as_ref().and_then(|p| p.slot);
+        let looked = if Manifest::may_be(&cid) {
+            self.lacks_shards(&cid, slot)
+        } else {
+            self.lacks_block(&cid)
+        };
+        match looked {
+            Err(GetError::NotFound) => Ok(true),
+            other => other,
+        }
+    }
+
+    fn lacks_shards(&self, cid: &Cid, slot: Option<Slot>) -> Result<bool, GetError> {
+        let mut mender = self.mender(cid, Scope::Local, None)?;
+        let manifest = mender.manifest().clone();
+        for index in 0..manifest.nodes.len() {
+            for node in mender.nodes(index)?.0 {
+                mender.plain_block(&node)?;
+            }
+        }
+        let slot = slot.unwrap_or(Slot { index: 0, slots: 1 });
+        let places = slot.places(manifest.shape.shards());
+        for number in 0..manifest.stripes() {
+            if mender.lacks(number, &places)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn lacks_block(&self, root: &Cid) -> Result<bool, GetError> {
+        let mut todo = vec![*root];
+        let mut walked = std::collections::HashSet::new();
+        while let Some(cid) = todo.pop() {
+            let Some(hash) = cid.multihash() else { continue };
+            if !walked.insert(hash) {
+                continue;
+            }
+            if cid.codec() == Codec::Raw {
+                let presence = self.0.disk.presence(&[hash])?;
+                if presence.contains(&barrow_wire::Presence::DontHave) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let Some(block) = self.0.disk.get(&hash)? else { return Ok(true) };
+            todo.extend(dag::links(&cid, block.data()).unwrap_or_default());
+        }
+        Ok(false)
+    }
+
+    /// Of a protected dataset: how many stripes lack how many shards here.
+    ///
+    /// # Errors
+    /// If the manifest is not here.
+    pub fn losses(&self, cid: &Cid) -> Result<std::collections::BTreeMap<usize, u64>, GetError> {
+        Ok(self.mender(cid, Scope::Local, None)?.losses()?.into_iter().collect())
+    }
+}
+
+fn protection(root: Cid, shape: Shape, slot: Option<Slot>) -> Protection {
+    let small = |n: usize| u16::try_from(n).expect("a shape has at most 256 shards");
+    Protection { root, data: small(shape.data()), parity: small(shape.parity()), slot }
+}
