@@ -1,0 +1,190 @@
+//! Protected datasets with real processes: slots on many nodes, losses, ranges and repair.
+
+#[path = "flow/node.rs"]
+#[expect(dead_code, reason = "shared with the tests of the flow")]
+mod node;
+
+use node::{Node, make_file, run};
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    process::Output,
+    time::{Duration, Instant},
+};
+
+const CHUNK: u64 = 256 << 10;
+
+/// Puts a file protected, and gives the protected CID and the plain root.
+fn put(dir: &Path, file: &Path, data: u64, parity: u64) -> (String, String) {
+    let (data, parity) = (data.to_string(), parity.to_string());
+    let file = file.to_str().unwrap();
+    let words =
+        ["put", file, "--profile", "kubo-default", "--data", &data, "--parity", &parity, "--json"];
+    let stored = json(&run(dir, &words));
+    let text = |key: &str| stored[key].as_str().unwrap().to_owned();
+    (text("cid"), text("root"))
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Flips a bit of the stored block that begins with the bytes of `file` at `offset`.
+fn damage(dir: &Path, file: &[u8], offset: u64) {
+    let start = &file[offset as usize..][..32];
+    for pack in fs::read_dir(dir.join("packs")).unwrap() {
+        let path = pack.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(32).position(|window| window == start) {
+            let pack = fs::File::options().write(true).open(path).unwrap();
+            return pack.write_all_at(&[bytes[at + 7] ^ 1], at as u64 + 7).unwrap();
+        }
+    }
+    panic!("no block of offset {offset} is stored");
+}
+
+#[test]
+fn any_size_comes_back_with_every_shard_of_one_place_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, size) in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK - 1, 3 * CHUNK, 3 * CHUNK + 1]
+        .into_iter()
+        .enumerate()
+    {
+        let store = dir.path().join(format!("store-{n}"));
+        let file = make_file(&dir.path().join("file"), size, n as u64 + 1);
+        let (cid, root) = put(&store, &file, 3, 2);
+        let bytes = fs::read(&file).unwrap();
+        // The first of each stripe; one of less than 32 bytes is left alone.
+        for offset in (0..size.saturating_sub(32)).step_by(3 * CHUNK as usize) {
+            damage(&store, &bytes, offset);
+        }
+        for name in [&cid, &root] {
+            let got = run(&store, &["get", name]);
+            assert!(got.status.success(), "{size}: {got:?}");
+            assert_eq!(got.stdout, bytes, "{size}");
+        }
+    }
+}
+
+#[test]
+fn damage_is_repaired_and_what_is_beyond_repair_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let file = make_file(&dir.path().join("file"), 10 * CHUNK + 77, 5);
+    let bytes = fs::read(&file).unwrap();
+    let (cid, _) = put(&store, &file, 4, 2);
+    for block in [0, 3, 4, 8] {
+        damage(&store, &bytes, block * CHUNK);
+    }
+    let repaired = json(&run(&store, &["verify", "--repair", "--json"]));
+    assert_eq!(repaired["damaged"].as_array().unwrap().len(), 4, "{repaired}");
+    assert_eq!(repaired["repaired"][0], cid.as_str());
+    let verified = run(&store, &["verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+
+    // The second stripe loses one more than it bears.
+    for block in [4, 5, 6] {
+        damage(&store, &bytes, block * CHUNK);
+    }
+    let got = run(&store, &["get", &cid]);
+    assert_eq!(got.status.code(), Some(3), "{got:?}");
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(said.contains("stripe 1 is lost"), "{said}");
+    assert_eq!(got.stdout, bytes[..got.stdout.len()], "nothing wrong is delivered");
+    assert_eq!(got.stdout.len() as u64, 4 * CHUNK);
+    let repair = run(&store, &["verify", "--repair"]);
+    assert_eq!(repair.status.code(), Some(3), "{repair:?}");
+}
+
+#[test]
+fn protect_gives_the_cid_that_put_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 9 * CHUNK + 5, 6);
+    let (cid, root) = put(&dir.path().join("a"), &file, 3, 2);
+    let store = dir.path().join("b");
+    let plain =
+        run(&store, &["put", file.to_str().unwrap(), "--profile", "kubo-default", "--json"]);
+    assert_eq!(json(&plain)["cid"], root.as_str());
+    let words = ["protect", &root, "--data", "3", "--parity", "2", "--json"];
+    let protected = json(&run(&store, &words));
+    assert_eq!((&protected["cid"], &protected["root"]), (&cid.into(), &root.into()));
+    let wrong = run(&store, &["put", file.to_str().unwrap(), "--data", "0", "--parity", "2"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn a_directory_is_protected_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
+    fs::create_dir_all(tree.join("below")).unwrap();
+    make_file(&tree.join("large"), 5 * CHUNK + 3, 1);
+    make_file(&tree.join("below/small"), 1_000, 2);
+    let node = Node::start(&store, &[]);
+    let (cid, _) = put(&store, &tree, 4, 2);
+    let large = fs::read(tree.join("large")).unwrap();
+    drop(node);
+    damage(&store, &large, 2 * CHUNK);
+    damage(&store, &large, 3 * CHUNK);
+    let node = Node::start(&store, &[]);
+    assert_eq!(node.get(&format!("/ipfs/{cid}/large")).body, large);
+    let small = fs::read(tree.join("below/small")).unwrap();
+    assert_eq!(node.get(&format!("/ipfs/{cid}/below/small")).body, small);
+}
+
+#[test]
+fn a_file_survives_its_origin_and_as_many_slots_as_there_is_parity() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 81 * CHUNK + 12_345, 9);
+    let bytes = fs::read(&file).unwrap();
+    let origin = Node::start(&dir.path().join("origin"), &[]);
+    let (cid, root) = put(&origin.dir, &file, 4, 2);
+    let mut holders: Vec<Node> = Vec::new();
+    for slot in 0..6 {
+        let holder = Node::start(&dir.path().join(format!("slot-{slot}")), &[&origin.peer]);
+        let pinned = holder.run(&["pin", &cid, "--slot", &format!("{slot}/6")]);
+        assert!(pinned.status.success(), "{pinned:?}");
+        // 21 stripes, of which a holder has a shard each, and the manifest and the tree.
+        assert!(holder.metric("store_bytes") < 23 * CHUNK, "a slot is no more than its share");
+        holders.push(holder);
+    }
+    origin.kill();
+    holders.drain(..2).for_each(Node::kill);
+
+    let peers: Vec<&str> = holders.iter().map(|holder| &holder.peer[..]).collect();
+    let reader = Node::start(&dir.path().join("reader"), &peers);
+    let since = Instant::now();
+    let got = reader.get(&format!("/ipfs/{cid}"));
+    assert_eq!(got.status, 200);
+    assert!(got.body == bytes, "{} of {} bytes came", got.body.len(), bytes.len());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    assert_eq!(reader.metric("erasure_decoded_stripes_total"), 21);
+    assert!(reader.get(&format!("/ipfs/{root}")).body == bytes);
+
+    // A range decodes the stripes that it touches, and no others.
+    let other = Node::start(&dir.path().join("other"), &peers);
+    let from = 20 * CHUNK + 5;
+    let range = format!("bytes={from}-{}", from + CHUNK - 1);
+    let part = other.request("GET", &format!("/ipfs/{cid}"), &[("Range", &range)]);
+    assert_eq!(part.status, 206);
+    assert!(part.body == bytes[from as usize..][..CHUNK as usize]);
+    let decoded = other.metric("erasure_decoded_stripes_total");
+    // Two of the range, one of the file's start, which tells its type, and those read ahead.
+    assert!(decoded <= 5, "{decoded} stripes were decoded for one range");
+
+    // Also where the range is far from the start.
+    let far = Node::start(&dir.path().join("far"), &peers);
+    let range = format!("bytes={}-", bytes.len() - 100);
+    let tail = far.request("GET", &format!("/ipfs/{cid}"), &[("Range", &range)]);
+    assert_eq!((tail.status, &tail.body[..]), (206, &bytes[bytes.len() - 100..]));
+    far.kill();
+
+    // A slot that was lost is made anew from the others, once nobody has it from reading.
+    reader.kill();
+    other.kill();
+    let again = Node::start(&dir.path().join("again"), &peers);
+    let pinned = again.run(&["pin", &cid, "--slot", "0/6"]);
+    assert!(pinned.status.success(), "{pinned:?}");
+    assert_eq!(again.metric("erasure_decoded_stripes_total"), 21);
+}
