@@ -7,32 +7,24 @@
 
 mod connection;
 mod handle;
+mod opening;
 mod setup;
 
 pub use handle::{Delivery, Finder, ReactorHandle};
-pub use setup::Setup;
+pub use setup::{Keys, Parts, Setup};
 
 use crate::{
     block::Block,
-    disk::Disk,
-    engine::{CloseReason, ConnId, Engine, Input, Moment, Output},
-    metrics::Metrics,
-    pool::{Buffer, Pool},
+    engine::{CloseReason, ConnId, Input, Moment, Output},
+    pool::Buffer,
 };
-use barrow_wire::{Event, Message, Multihash, PeerId, Session, SessionConfig, StaticKey};
+use barrow_wire::{Event, Message, Multihash};
 use connection::{Connection, Next, ReadBuffer};
 use handle::{Command, Completer, Completion, Queues};
-use mio::{
-    Events, Interest, Poll, Token,
-    event::Event as Readiness,
-    net::{TcpListener, TcpStream},
-};
-use rayon::ThreadPool;
+use mio::{Events, Poll, Token, event::Event as Readiness, net::TcpListener};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,57 +37,19 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const DIALED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that takes none of what waits for it is closed after this time.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Handshakes that others opened and have not finished.
-const HANDSHAKES_MAX: usize = 32;
-/// The same from one address, loopback exempt.
-const HANDSHAKES_PER_IP_MAX: usize = 4;
-/// Connections from one address, loopback exempt.
-const CONNECTIONS_PER_IP_MAX: usize = 8;
 /// Reads or writes of a connection before the others get their turn.
 const TURNS_MAX: usize = 16;
 /// How often deadlines of connections are looked at, while any runs.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Accepts of one listener before connections get their turn.
-const ACCEPTS_MAX: usize = 64;
 
 const WAKER: Token = Token(usize::MAX);
 /// Tokens below are listeners; connections have their id and this added, and ids never return.
 const FIRST_CONNECTION: usize = 1_024;
 
-/// Who the node is to its peers.
-pub struct Keys {
-    /// The Noise key that the identity signed.
-    pub static_key: StaticKey,
-    /// The secret of the swarm, if it has one.
-    pub swarm_key: Option<[u8; 32]>,
-}
-
-/// What the reactor works with.
-pub struct Parts {
-    /// Who we are.
-    pub keys: Keys,
-    /// The exchange.
-    pub engine: Engine,
-    /// Where blocks for peers are read.
-    pub disk: Disk,
-    /// Where blocks from peers go.
-    pub delivery: Arc<dyn Delivery>,
-    /// Who finds providers.
-    pub finder: Arc<dyn Finder>,
-    /// Buffers.
-    pub pool: Pool,
-    /// Workers that hash.
-    pub workers: Arc<ThreadPool>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// Connections to peers at most.
-    pub connections_max: usize,
-}
-
 struct Reactor {
     poll: Poll,
     queues: Queues,
-    bell: Arc<handle::Bell>,
+    bell: std::sync::Arc<handle::Bell>,
     listeners: Vec<TcpListener>,
     parts: Parts,
     started: Instant,
@@ -186,113 +140,6 @@ impl Reactor {
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.read(conn);
-        }
-    }
-
-    fn accept(&mut self, listener: usize) {
-        for _ in 0..ACCEPTS_MAX {
-            let Some(socket) = self.listeners.get(listener) else { return };
-            match socket.accept() {
-                Ok((stream, remote)) => self.admit(stream, remote),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // Out of descriptors, most likely; the next event on the listener tries again.
-                    log::warn!("cannot accept a peer: {error}");
-                    return;
-                }
-            }
-        }
-        // Edge-triggered: the rest of the backlog will not be told of again.
-        self.bell.ring();
-    }
-
-    fn admit(&mut self, stream: TcpStream, remote: SocketAddr) {
-        let ip = remote.ip().to_canonical();
-        let handshakes = |ip: Option<IpAddr>| {
-            self.connections
-                .values()
-                .filter(|c| c.dialed.is_none() && c.peer.is_none())
-                .filter(|c| ip.is_none_or(|ip| c.remote.ip().to_canonical() == ip))
-                .count()
-        };
-        let of_ip =
-            self.connections.values().filter(|c| c.remote.ip().to_canonical() == ip).count();
-        let crowded = self.connections.len() >= self.parts.connections_max
-            || handshakes(None) >= HANDSHAKES_MAX
-            || (!ip.is_loopback()
-                && (handshakes(Some(ip)) >= HANDSHAKES_PER_IP_MAX
-                    || of_ip >= CONNECTIONS_PER_IP_MAX));
-        if crowded {
-            log::debug!("{remote}: refused, too many connections");
-            return;
-        }
-        self.add(stream, remote, None, None);
-    }
-
-    fn dial(&mut self, address: SocketAddr, peer: Option<PeerId>) {
-        log::debug!("dialing {address}");
-        match TcpStream::connect(address) {
-            Ok(stream) => self.add(stream, address, Some(address), peer),
-            Err(error) => self.fail_dial(address, error.to_string()),
-        }
-    }
-
-    fn add(
-        &mut self,
-        mut stream: TcpStream,
-        remote: SocketAddr,
-        dialed: Option<SocketAddr>,
-        expected: Option<PeerId>,
-    ) {
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        let token = Token(FIRST_CONNECTION + usize::try_from(conn.0).expect("ids fit a word"));
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            if let Some(address) = dialed {
-                self.fail_dial(address, error.to_string());
-            }
-            return;
-        }
-        let _ = stream.set_nodelay(true);
-        let keys = &self.parts.keys;
-        let config = SessionConfig {
-            static_key: &keys.static_key,
-            swarm_key: keys.swarm_key.as_ref(),
-            expected,
-            suites: barrow_wire::Suites::default(),
-        };
-        let session = match dialed {
-            Some(_) => Session::initiator(&config),
-            None => Session::responder(&config),
-        };
-        let connection = Connection::new(conn, (stream, remote), dialed, session, self.now());
-        self.connections.insert(conn, connection);
-    }
-
-    fn fail_dial(&mut self, address: SocketAddr, reason: String) {
-        self.parts.finder.dialed(address, None);
-        self.inputs.push_back(Input::DialFailed { address, reason });
-    }
-
-    fn on_connect(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let error = match connection.stream.take_error() {
-            Ok(Some(error)) | Err(error) => Some(error),
-            Ok(None) => match connection.stream.peer_addr() {
-                Ok(_) => None,
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-                Err(error) => Some(error),
-            },
-        };
-        match error {
-            Some(error) => self.close(conn, CloseReason::Remote(error.to_string())),
-            None => {
-                connection.open = true;
-                self.to_write.insert(conn);
-                self.read(conn);
-            }
         }
     }
 

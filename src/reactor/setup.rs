@@ -1,12 +1,19 @@
-//! What is made before the reactor runs: its poll, its listeners, its queues.
+//! What a reactor is made of, and its start.
 
 use super::{
-    Parts, Reactor, ReactorHandle, WAKER,
+    Reactor, WAKER,
     connection::ReadBuffer,
-    handle::{Bell, Completion, Queues, queues},
+    handle::{Bell, Completion, Delivery, Finder, Queues, ReactorHandle, queues},
 };
-use crate::engine::Moment;
+use crate::{
+    disk::Disk,
+    engine::{Engine, Moment},
+    metrics::Metrics,
+    pool::Pool,
+};
+use barrow_wire::StaticKey;
 use mio::{Interest, Poll, Token, net::TcpListener};
+use rayon::ThreadPool;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -15,6 +22,36 @@ use std::{
     thread::JoinHandle,
     time::Instant,
 };
+
+/// Who the node is to its peers.
+pub struct Keys {
+    /// The Noise key that the identity signed.
+    pub static_key: StaticKey,
+    /// The secret of the swarm, if it has one.
+    pub swarm_key: Option<[u8; 32]>,
+}
+
+/// What the reactor works with.
+pub struct Parts {
+    /// Who we are.
+    pub keys: Keys,
+    /// The exchange.
+    pub engine: Engine,
+    /// Where blocks for peers are read.
+    pub disk: Disk,
+    /// Where blocks from peers go.
+    pub delivery: Arc<dyn Delivery>,
+    /// Who finds providers.
+    pub finder: Arc<dyn Finder>,
+    /// Buffers.
+    pub pool: Pool,
+    /// Workers that hash.
+    pub workers: Arc<ThreadPool>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Connections to peers at most.
+    pub connections_max: usize,
+}
 
 /// A reactor that is set up and not yet running: its handle can be given out first.
 pub struct Setup {
