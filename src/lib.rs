@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod disk;
 pub mod gate;
 pub mod identity;
+pub mod ledger;
 pub mod reactor;
 pub mod workers;
 

@@ -16,6 +16,7 @@ use crate::{
     erasure::{Manifest, Shape},
     fetch::{FetchProgress, fetch_dataset},
     import::{ImportError, Importer},
+    ledger::{Ledger, Past},
     local_store::{Dataset, DatasetInfo, LocalStore, Removed, StoreError, StoreOptions},
     mend::Mending,
     metrics::Metrics,
@@ -157,6 +158,7 @@ struct Inner {
     workers: Arc<ThreadPool>,
     pool: Pool,
     mending: Arc<Mending>,
+    ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
 }
 
@@ -193,21 +195,27 @@ impl Node {
         let discovery = discovery::Settings::of(&config, identity.peer_id(), &addresses, pinned);
         let discovery = Discovery::start(&discovery, reactor.clone())
             .map_err(|error| StartError::Io("discovery", error))?;
+        let peer_id = identity.peer_id();
+        let static_key = StaticKey::generate(&identity);
+        let (ledger, past) = Ledger::open(&config.data_dir, identity)
+            .map_err(|error| StartError::Io("the ledger", io::Error::other(error)))?;
+        let ledger = Arc::new(ledger);
         let parts = Parts {
-            keys: Keys { static_key: StaticKey::generate(&identity), swarm_key: config.swarm_key },
-            engine: Engine::new(engine_config(&config, identity.peer_id(), &addresses)),
+            keys: Keys { static_key, swarm_key: config.swarm_key },
+            engine: Engine::new(engine_config(&config, peer_id, &addresses, past)),
             disk: disk.clone(),
             delivery: Arc::new(store.clone()),
             finder: Arc::new(discovery.clone()),
             pool: pool.clone(),
             workers: workers.clone(),
+            ledger: ledger.clone(),
             metrics: metrics.clone(),
             connections_max: limits.connections_max,
         };
         let thread = setup.run(parts).map_err(|error| StartError::Io("the reactor", error))?;
         let mending = Arc::new(Mending::new(pool.clone(), workers.clone(), metrics.clone()));
         let node = Self(Arc::new(Inner {
-            peer_id: identity.peer_id(),
+            peer_id,
             addresses,
             disk,
             store,
@@ -217,6 +225,7 @@ impl Node {
             workers,
             pool,
             mending,
+            ledger,
             metrics,
             config,
         }));
@@ -234,6 +243,7 @@ impl Node {
             let _ = thread.join();
         }
         self.0.discovery.shutdown();
+        self.0.ledger.shutdown();
         self.0.disk.shutdown();
     }
 
@@ -514,6 +524,11 @@ impl Node {
         self.0.reactor.inspect(look)
     }
 
+    /// What peers and it owe each other.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
     /// Who it is.
     pub fn peer_id(&self) -> PeerId {
         self.0.peer_id
@@ -544,7 +559,12 @@ impl Node {
     }
 }
 
-fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> EngineConfig {
+fn engine_config(
+    config: &Config,
+    peer_id: PeerId,
+    addresses: &[SocketAddr],
+    past: Past,
+) -> EngineConfig {
     let mut engine = EngineConfig::new(peer_id, seed(peer_id));
     engine.listen_port = addresses.first().map_or(0, SocketAddr::port);
     engine.inflight_bytes_max = (config.limits.pool_bytes_max / 4) as u64;
@@ -558,6 +578,7 @@ fn engine_config(config: &Config, peer_id: PeerId, addresses: &[SocketAddr]) -> 
     engine.price_max = config.price_max;
     engine.budget = config.budget;
     engine.credit = config.credit;
+    (engine.bans, engine.offences, engine.accounts) = (past.bans, past.offences, past.accounts);
     engine
 }
 

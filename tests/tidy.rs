@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     (
         "threads, sockets and clocks",
-        &["discovery", "disk", "gate", "identity", "reactor", "workers"],
+        &["discovery", "disk", "gate", "identity", "ledger", "reactor", "workers"],
     ),
     ("what joins them", &["block_stream", "car_import", "import", "network_store", "protect"]),
     ("datasets", &["car_stream", "fetch", "mend", "resolve", "store_stream"]),
@@ -43,6 +43,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("import", "protect", "a file's parity is made as its leaves come"),
     ("store_stream", "mend", "what lacks of a protected dataset is rebuilt for whoever reads it"),
     ("mend", "store_stream", "the manifest's own blocks are read as any others"),
+    ("reactor", "ledger", "it notes debts and bans there, which never calls back"),
     ("resolve", "store_stream", "a path is followed block by block, as a stream reads"),
     ("fetch", "store_stream", "it fails as a stream does, and waits as one"),
     ("cli", "http", "serve starts it, and both tell of a node in the same JSON"),

@@ -1,6 +1,6 @@
 //! What an engine is told once.
 
-use super::Moment;
+use super::{Account, Moment};
 use barrow_wire::PeerId;
 use std::time::Duration;
 
@@ -43,6 +43,10 @@ pub struct EngineConfig {
     pub credit: u64,
     /// Who is banned already, and until when.
     pub bans: Vec<(PeerId, Moment)>,
+    /// Who offended already, and how often.
+    pub offences: Vec<(PeerId, u32)>,
+    /// What peers and we owe each other already.
+    pub accounts: Vec<(PeerId, Account)>,
 }
 
 impl EngineConfig {
@@ -67,6 +71,8 @@ impl EngineConfig {
             budget: 0,
             credit: 64,
             bans: Vec::new(),
+            offences: Vec::new(),
+            accounts: Vec::new(),
         }
     }
 }

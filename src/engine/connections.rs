@@ -59,6 +59,7 @@ impl Engine {
         self.peers.insert(conn, Peer::new(self.now, id, remote, dialed, rate));
         let (listen_port, agent) = (self.config.listen_port, self.config.agent.clone());
         self.send(conn, Message::Hello { listen_port, agent });
+        self.show_vouchers(conn, id);
         self.timers.set(Timer::Idle(conn), self.now.after(self.config.idle_timeout / 2));
         self.ask_newcomer(conn);
         self.pump_dials();
@@ -122,6 +123,7 @@ impl Engine {
             job.forget(conn);
         }
         self.serving.remove(conn);
+        self.write_off(peer.id);
         self.forget_exchange(conn);
         let touched = self.wants.forget(conn);
         self.recheck(&touched);
@@ -190,7 +192,10 @@ impl Engine {
     /// Counts an offence against a peer; the third one bans it.
     pub(super) fn offend(&mut self, conn: ConnId, reason: &str) {
         let Some(id) = self.peers.get(conn).map(|peer| peer.id) else { return };
-        if !self.peers.offend(id) {
+        let banned = self.peers.offend(id);
+        let offences = self.peers.offences(&id);
+        self.outputs.push_back(Output::Score { peer: id, offences });
+        if !banned {
             return;
         }
         let until = self.now.after(self.config.ban_time);

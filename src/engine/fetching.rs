@@ -4,7 +4,7 @@ use super::{CloseReason, Moment};
 use super::{
     ConnId, Engine, JobId, Order, Output, Timer, WantError,
     jobs::Search,
-    peers::Request,
+    peers::{Peer, Request},
     wants::{Knows, Want},
 };
 use barrow_wire::{
@@ -175,7 +175,8 @@ impl Engine {
                 continue;
             };
             let mut jobs = want.jobs.iter().filter_map(|job| self.jobs.get(*job));
-            if peer.price.is_some() && jobs.any(|job| job.trusts(conn, alone)) {
+            // What is to be paid is asked for by its length, which only an answer tells.
+            if peer.price == Some(0) && jobs.any(|job| job.trusts(conn, alone)) {
                 trusted.push(*hash);
             } else if peer.asked < UNANSWERED_MAX {
                 peer.asked += 1;
@@ -204,6 +205,9 @@ impl Engine {
         blocks: &[(Multihash, Presence)],
     ) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
+        if peer.price.is_some_and(|before| price > before) {
+            return self.close(conn, CloseReason::Protocol("it raises its price".into()));
+        }
         peer.price = Some(price);
         peer.asked = peer.asked.saturating_sub(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
         let mut denied = Vec::new();
@@ -281,7 +285,11 @@ impl Engine {
             // What was asked already has its answer under way, or comes in its place.
             want.jobs.contains(&id) && matches!(want.knows(conn), None | Some(Knows::Not))
         });
-        for hash in silent.map(|(hash, _)| *hash).collect::<Vec<_>>() {
+        let silent: Vec<_> = silent.map(|(hash, _)| *hash).collect();
+        if self.peers.get(conn).is_some_and(Peer::is_priced) {
+            return self.ask_peer(conn, &silent, false);
+        }
+        for hash in silent {
             self.wants.learn(&hash, conn, Knows::Has { len: 0, said: false });
         }
     }
@@ -316,6 +324,7 @@ impl Engine {
         if let Some(request) = &request {
             self.settle_request(request, true);
         }
+        self.pay_for(conn, &hash, request.as_ref(), len);
         let knows = self.wants.get(&hash).and_then(|want| want.knows(conn));
         let (now, bytes) = (self.now, u64::from(len));
         let mut asked_for = true;
@@ -347,6 +356,30 @@ impl Engine {
         }
     }
 
+    /// A verified block is paid for out of what was set aside for it; one whose wish was taken
+    /// back, and which is wanted all the same, out of what is left.
+    fn pay_for(&mut self, conn: ConnId, hash: &Multihash, request: Option<&Request>, len: u32) {
+        let Some(price) = self.peers.get(conn).and_then(|peer| peer.price) else { return };
+        let bytes = u64::from(len);
+        let (id, aside, cost) = match request.map(|request| (request, request.cost)) {
+            Some((request, Some((id, aside)))) => {
+                (id, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
+            }
+            Some((_, None)) => return,
+            None => {
+                let Some(want) = self.wants.get(hash) else { return };
+                let Some((id, cost)) = self.payer(want, price, bytes) else { return };
+                (id, 0, cost)
+            }
+        };
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.spent = job.spent.saturating_sub(aside) + cost;
+        }
+        if cost > 0 {
+            self.buy(conn, cost);
+        }
+    }
+
     fn credit_jobs(&mut self, conn: ConnId, hash: &Multihash, bytes: u64, want: &Want) {
         for id in &want.jobs {
             let Some(job) = self.jobs.get_mut(*id) else { continue };
@@ -364,7 +397,7 @@ impl Engine {
 
     pub(super) fn on_rejected(&mut self, conn: ConnId, hash: Multihash, wanted: bool) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        if !wanted {
+        if !wanted && peer.request_of(&hash).is_none() {
             if !peer.crossed() {
                 self.offend(conn, "it sends blocks that nobody asked for");
             }
@@ -372,7 +405,10 @@ impl Engine {
         }
         self.release(conn, &hash);
         self.wants.learn(&hash, conn, Knows::Bad);
-        self.offend(conn, "it sends wrong bytes");
+        self.offend(
+            conn,
+            if wanted { "it sends wrong bytes" } else { "it sends more than it said" },
+        );
         self.recheck(&[hash]);
     }
 

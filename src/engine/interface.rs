@@ -1,5 +1,6 @@
 //! What the shell tells the engine, and what the engine tells the shell to do.
 
+use super::Account;
 use barrow_wire::{Cid, Message, Multihash, PeerId};
 use std::{net::SocketAddr, time::Duration};
 
@@ -131,4 +132,10 @@ pub enum Output {
     Failed { job: JobId, hash: Multihash, error: WantError },
     /// Refuse this peer until then, also after a restart.
     Ban { peer: PeerId, until: Moment, reason: String },
+    /// Remember how often this peer offended, also after a restart.
+    Score { peer: PeerId, offences: u32 },
+    /// Sign a voucher of this total for the peer, and send it.
+    Pay { conn: ConnId, payee: PeerId, sequence: u64, total: u64 },
+    /// Keep what this peer and we owe each other, also after a restart.
+    Keep { peer: PeerId, account: Box<Account> },
 }

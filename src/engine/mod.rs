@@ -4,6 +4,7 @@
 //! After each [`Engine::handle`] or [`Engine::handle_timeout`], take all of
 //! [`Engine::poll_output`]; then wait for the next input or for [`Engine::next_timeout`].
 
+mod accounts;
 mod bucket;
 mod config;
 mod connections;
@@ -21,11 +22,13 @@ mod snapshot;
 mod timers;
 mod wants;
 
+pub use accounts::Account;
 pub use config::EngineConfig;
 pub use interface::{CloseReason, ConnId, Input, JobId, Moment, Order, Output, WantError};
 pub use rng::Rng;
 pub use snapshot::{JobSnapshot, PeerSnapshot};
 
+use accounts::Accounts;
 use barrow_wire::{
     Message, Multihash,
     limits::{BLOCK_BYTES_MAX, INLINE_BLOCK_BYTES_MAX},
@@ -67,6 +70,7 @@ pub struct Engine {
     jobs: Jobs,
     wants: Wants,
     serving: Serving,
+    accounts: Accounts,
     up: Option<Bucket>,
     down: Option<Bucket>,
     /// Bytes asked for and not yet verified, of all peers together.
@@ -77,8 +81,11 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that knows nobody and wants nothing.
-    pub fn new(config: EngineConfig) -> Self {
+    pub fn new(mut config: EngineConfig) -> Self {
         let mut peers = Peers::default();
+        for (peer, offences) in &config.offences {
+            peers.recall(*peer, *offences);
+        }
         for (peer, until) in &config.bans {
             peers.ban(*peer, *until);
         }
@@ -93,6 +100,7 @@ impl Engine {
             jobs: Jobs::default(),
             wants: Wants::default(),
             serving: Serving::default(),
+            accounts: Accounts::new(std::mem::take(&mut config.accounts)),
             up: config.limit_up.map(Bucket::new),
             down: config.limit_down.map(Bucket::new),
             inflight_bytes: 0,
@@ -188,8 +196,9 @@ impl Engine {
                 peer.pace.ponged(now, nonce);
                 self.on_exchange_pong(conn, nonce);
             }
-            // Payments are the ledger's, slots the node's: neither moves blocks.
-            Message::Payment { .. } | Message::HoldSlot { .. } | Message::SlotHeld { .. } => {}
+            Message::Payment { voucher } => self.on_payment(conn, voucher),
+            // Slots are the node's: they move no blocks.
+            Message::HoldSlot { .. } | Message::SlotHeld { .. } => {}
         }
     }
 
@@ -208,8 +217,9 @@ impl Engine {
     /// wanted of others.
     pub fn expects(&self, conn: ConnId, hash: &Multihash, len: usize) -> bool {
         let Some(peer) = self.peers.get(conn) else { return false };
-        if peer.is_asked_for(hash) {
-            return true;
+        if let Some(request) = peer.request_of(hash) {
+            // What costs more than was set aside for it is not taken.
+            return request.cost.is_none() || len as u64 <= request.bytes;
         }
         let Some(want) = self.wants.get(hash) else { return false };
         let inline = want.knows(conn) == Some(Knows::Asked { inline: true });
@@ -228,8 +238,8 @@ impl Hash for Engine {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let Self { config: _, outputs: _, rng, now, timers, peers, dials, jobs, .. } = self;
         (rng, now, timers, peers, dials, jobs).hash(hasher);
-        let Self { wants, serving, up, down, inflight_bytes, room_left, .. } = self;
-        (wants, serving, up, down, inflight_bytes, room_left).hash(hasher);
+        let Self { wants, serving, accounts, up, down, inflight_bytes, room_left, .. } = self;
+        (wants, serving, accounts, up, down, inflight_bytes, room_left).hash(hasher);
     }
 }
 

@@ -149,9 +149,14 @@ impl Peer {
         self.cancels.retain(|cancel| cancel != hash);
     }
 
-    /// Whether a block was asked of it.
-    pub(super) fn is_asked_for(&self, hash: &Multihash) -> bool {
-        self.requests.iter().any(|request| request.hash == *hash)
+    /// How a block was asked of it, if it was.
+    pub(super) fn request_of(&self, hash: &Multihash) -> Option<&Request> {
+        self.requests.iter().find(|request| request.hash == *hash)
+    }
+
+    /// Whether its blocks cost anything.
+    pub(super) fn is_priced(&self) -> bool {
+        self.price.is_some_and(|price| price > 0)
     }
 
     /// How long a block that was asked for will still take: as long as was expected, or if that
@@ -294,6 +299,11 @@ impl Peers {
         if let Some(record) = self.records.get_mut(peer) {
             record.lies = 0;
         }
+    }
+
+    /// Takes up how often a peer offended before a restart.
+    pub(super) fn recall(&mut self, peer: PeerId, offences: u32) {
+        self.record(peer).offences = offences;
     }
 
     pub(super) fn ban(&mut self, peer: PeerId, until: Moment) {

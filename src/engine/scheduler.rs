@@ -2,6 +2,7 @@
 
 use super::{
     ConnId, Engine, JobId, Timer, WantError,
+    peers::Peer,
     wants::{Knows, OWNERS_MAX, Want},
 };
 use barrow_wire::{Message, Multihash};
@@ -130,7 +131,7 @@ impl Engine {
     }
 
     /// The job that can pay for a block, with what it costs in price times bytes.
-    fn payer(&self, want: &Want, price: u64, bytes: u64) -> Option<(JobId, u128)> {
+    pub(super) fn payer(&self, want: &Want, price: u64, bytes: u64) -> Option<(JobId, u128)> {
         if price > self.config.price_max {
             return None;
         }
@@ -247,8 +248,11 @@ impl Engine {
             if !stalled && helper.pace.time_for(load + bytes, rate_unknown) * 2 > own_time {
                 continue;
             }
-            if place == 0 {
-                if want.owners().len() < OWNERS_MAX {
+            // What costs something is never fetched twice.
+            let free =
+                !helper.is_priced() && self.peers.get(conn).is_some_and(|peer| !peer.is_priced());
+            if place == 0 && (free || !stalled) {
+                if free && want.owners().len() < OWNERS_MAX {
                     self.request(other, &hash, bytes);
                     self.send(other, Message::WantBlock { blocks: vec![hash] });
                 }
@@ -276,12 +280,14 @@ impl Engine {
             let Some(owner) = want.owners().first().and_then(|owner| self.peers.get(*owner)) else {
                 continue;
             };
+            if owner.is_priced() {
+                continue;
+            }
             let Some(owner_time) = owner.time_left(self.now, hash, rate_unknown) else { continue };
             let best = self.best_peer(want, &none, rate_unknown, None);
             let Some((conn, bytes)) = best else { continue };
-            let Some(peer) = self.peers.get(conn).filter(|peer| peer.requests.is_empty()) else {
-                continue;
-            };
+            let idle = |peer: &&Peer| peer.requests.is_empty() && !peer.is_priced();
+            let Some(peer) = self.peers.get(conn).filter(idle) else { continue };
             let time = peer.pace.time_for(bytes, rate_unknown);
             if time * 2 + ENDGAME_GAIN_MIN < owner_time {
                 late.push((*hash, conn, bytes));

@@ -157,13 +157,20 @@ impl Serving {
         true
     }
 
-    /// The peer whose turn it is, of those for whom there is room: the one that had least.
-    fn next(&self, bytes_max: u64) -> Option<(ConnId, u64)> {
+    /// The peer whose turn it is, of those for whom there is room and who may owe more: the one
+    /// that had least.
+    fn next(
+        &self,
+        bytes_max: u64,
+        has_credit: impl Fn(ConnId, u64, u64) -> bool,
+    ) -> Option<(ConnId, u64)> {
         let able = self.clients.iter().filter_map(|(conn, client)| {
             // A cancelled block of the same name must leave before it can be sent again.
             let (hash, _) = client.queue.front()?;
             let bytes = client.bytes_of_next().filter(|bytes| client.may_send(*bytes))?;
-            (!client.sending.contains_key(hash)).then_some((client.share, *conn, bytes))
+            let may = !client.sending.contains_key(hash)
+                && has_credit(*conn, client.sending_bytes, bytes);
+            may.then_some((client.share, *conn, bytes))
         });
         let (_, conn, bytes) = able.min()?;
         let fits = self.sending_bytes == 0 || self.sending_bytes + bytes <= bytes_max;
@@ -274,6 +281,11 @@ impl Engine {
                 self.outputs.push_back(Output::CancelBlock { conn, hash: *hash });
             }
         }
+        if !self.serving.is_busy(conn)
+            && let Some(id) = self.peers.get(conn).map(|peer| peer.id)
+        {
+            self.write_off(id);
+        }
         self.serve();
     }
 
@@ -314,6 +326,7 @@ impl Engine {
             client.bytes_sent += u64::from(len);
             // Its end went out after the peer changed its mind back: that answers the new wish.
             client.queue.retain(|(queued, _)| *queued != hash);
+            self.sell(conn, u64::from(len));
         }
         self.serve();
     }
@@ -334,7 +347,11 @@ impl Engine {
 
     /// Has blocks read and sent while there is room for them.
     pub(super) fn serve(&mut self) {
-        while let Some((conn, bytes)) = self.serving.next(self.config.serve_bytes_max) {
+        let bytes_max = self.config.serve_bytes_max;
+        while let Some((conn, bytes)) = self
+            .serving
+            .next(bytes_max, |conn, under_way, bytes| self.has_credit(conn, under_way, bytes))
+        {
             if let Some(bucket) = &mut self.up {
                 if let Some(at) = bucket.wait(self.now) {
                     self.timers.set(Timer::Upload, at);

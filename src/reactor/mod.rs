@@ -264,6 +264,9 @@ impl Reactor {
         }
         while let Some((hash, len)) = connection.next_sent() {
             self.parts.metrics.blocks_sent_total.add(1);
+            if let Some(peer) = connection.peer {
+                self.parts.ledger.count(peer, len.into(), 0);
+            }
             self.inputs.push_back(Input::BlockSent { conn, hash, len });
         }
         self.parts.metrics.peer_bytes_sent_total.add(sent as u64);
@@ -364,6 +367,9 @@ impl Reactor {
             return;
         }
         self.parts.metrics.blocks_received_total.add(1);
+        if let Some(peer) = self.connections.get(&conn).and_then(|connection| connection.peer) {
+            self.parts.ledger.count(peer, 0, len.into());
+        }
         self.inputs.push_back(Input::BlockVerified { conn, hash, len });
         // The engine takes every want of it for answered. Who asked after it was handed over,
         // and was heard before this, waits on.
@@ -492,8 +498,16 @@ impl Reactor {
             }
             Output::Failed { job, hash, error } => self.parts.delivery.fail(job, hash, error),
             Output::Ban { peer, until, reason } => {
-                log::warn!("{peer} is banned until {:?} after start: {reason}", until.0);
+                let time = until.since(self.now());
+                log::warn!("{peer} is banned for {} s: {reason}", time.as_secs());
+                self.parts.ledger.ban(peer, time, reason);
             }
+            Output::Score { peer, offences } => self.parts.ledger.score(peer, offences),
+            Output::Pay { conn, payee, sequence, total } => {
+                let voucher = self.parts.ledger.sign(payee, sequence, total);
+                self.send(conn, &Message::Payment { voucher });
+            }
+            Output::Keep { peer, account } => self.parts.ledger.keep(peer, *account),
         }
     }
 

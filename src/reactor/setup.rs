@@ -8,6 +8,7 @@ use super::{
 use crate::{
     disk::Disk,
     engine::{Engine, Moment},
+    ledger::Ledger,
     metrics::Metrics,
     pool::Pool,
 };
@@ -47,6 +48,8 @@ pub struct Parts {
     pub pool: Pool,
     /// Workers that hash.
     pub workers: Arc<ThreadPool>,
+    /// What is remembered of peers.
+    pub ledger: Arc<Ledger>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Connections to peers at most.

@@ -11,6 +11,7 @@
 
 mod bytes_between;
 mod model;
+mod money;
 mod network;
 mod people;
 mod plants;
@@ -77,7 +78,7 @@ fn report(setting: Setting, outcomes: &[(u64, Result<Summary, String>)]) {
     };
     println!(
         "{setting:?}: {} seeds, {} blocks, twice: {} hedged, {} inline, {} crossed a cancel; {} unasked, \
-         {} wrong, {} bans, {} wants failed on the way",
+         {} wrong, {} bans, {} wants failed on the way, {} units paid",
         outcomes.len(),
         sum(|s| s.blocks),
         sum(|s| s.hedged),
@@ -87,6 +88,7 @@ fn report(setting: Setting, outcomes: &[(u64, Result<Summary, String>)]) {
         sum(|s| s.rejected),
         sum(|s| s.bans),
         sum(|s| s.failed),
+        sum(|s| s.paid),
     );
     let mut failed = 0;
     let mut text = String::new();
@@ -106,13 +108,18 @@ fn no_seed_breaks_a_rule() {
 }
 
 #[test]
+fn whoever_sells_is_paid_for_what_came_and_once() {
+    run_seeds(Setting::Market);
+}
+
+#[test]
 fn many_readers_of_the_same_blocks_fetch_each_once() {
     run_seeds(Setting::Crowd);
 }
 
 #[test]
 fn the_same_seed_has_the_same_trace() {
-    for setting in [Setting::Swarm, Setting::Crowd] {
+    for setting in [Setting::Swarm, Setting::Market, Setting::Crowd] {
         for seed in [3, 4, 5] {
             let run = |seed| World::new(seed, setting, None).run();
             let first = run(seed);

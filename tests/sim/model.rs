@@ -248,7 +248,8 @@ impl State {
                 self.disconnect(conn.0 as usize);
             }
             Output::Ban { .. } => panic!("{node} bans an honest peer"),
-            Output::Connect { .. } => {}
+            Output::Connect { .. } | Output::Score { .. } => {}
+            Output::Pay { .. } | Output::Keep { .. } => panic!("nothing costs anything here"),
         }
     }
 

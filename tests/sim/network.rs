@@ -12,9 +12,13 @@ pub const NODES_MAX: usize = 12;
 pub fn keys() -> &'static [(PeerId, StaticKey)] {
     static KEYS: OnceLock<Vec<(PeerId, StaticKey)>> = OnceLock::new();
     KEYS.get_or_init(|| {
-        let identities = (0..NODES_MAX).map(|n| Identity::from_seed([n as u8 + 1; 32]));
+        let identities = (0..NODES_MAX).map(identity);
         identities.map(|identity| (identity.peer_id(), StaticKey::generate(&identity))).collect()
     })
+}
+
+pub fn identity(node: usize) -> Identity {
+    Identity::from_seed([node as u8 + 1; 32])
 }
 
 /// A block handed to the session.

@@ -1,6 +1,7 @@
 //! Who there is, who has what and who wants what, and what breaks.
 
 use crate::{
+    money::Purse,
     network::{Link, NODES_MAX, address_of, between, keys},
     rules::{Asks, INFLIGHT_BYTES_MAX, SERVE_BYTES_MAX},
     world::*,
@@ -111,6 +112,7 @@ impl World {
             wrong: BTreeMap::new(),
             timer: None,
             asks: Asks::default(),
+            purse: Purse::default(),
         });
     }
 
@@ -142,6 +144,9 @@ impl World {
         config.inflight_bytes_max = INFLIGHT_BYTES_MAX;
         config.serve_bytes_max = SERVE_BYTES_MAX;
         config.bans = self.nodes[node].bans.clone();
+        if self.is_market() {
+            self.endow(node, &mut config);
+        }
         self.nodes[node].engine = Some(Engine::new(config));
         self.nodes[node].life += 1;
         self.nodes[node].asks = Asks::default();
@@ -189,6 +194,9 @@ impl World {
     }
 
     pub(super) fn stop(&mut self, node: usize) {
+        if self.is_market() {
+            self.close_purse(node);
+        }
         let here = &mut self.nodes[node];
         (here.engine, here.timer) = (None, None);
         here.life += 1;

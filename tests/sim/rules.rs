@@ -111,11 +111,15 @@ impl Asks {
     }
 
     /// A connection is waited on for a block that the engine does not wait for.
-    fn orphan(&self, engine: &Engine) -> Option<(ConnId, Multihash)> {
+    fn orphan(
+        &self,
+        engine: &Engine,
+        len: impl Fn(&Multihash) -> usize,
+    ) -> Option<(ConnId, Multihash)> {
         let asks = self.open.iter().flat_map(|(hash, conns)| {
             conns.iter().filter(|(_, ask)| **ask == Ask::Block).map(|(conn, _)| (*conn, *hash))
         });
-        asks.into_iter().find(|(conn, hash)| !engine.expects(*conn, hash, usize::MAX))
+        asks.into_iter().find(|(conn, hash)| !engine.expects(*conn, hash, len(hash)))
     }
 }
 
@@ -138,6 +142,7 @@ impl World {
 
     /// An engine hears something.
     pub(super) fn hears(&mut self, node: usize, input: &Input) {
+        let market = self.is_market();
         let asks = &mut self.nodes[node].asks;
         match input {
             Input::Received { conn, message: Message::BlockPresence { blocks, .. } } => {
@@ -145,6 +150,10 @@ impl World {
             }
             Input::BlockVerified { conn, hash, .. }
             | Input::BlockRejected { conn, hash, wanted: true, .. } => {
+                asks.take(*conn, hash, None);
+            }
+            // It was longer, and so dearer, than was agreed on.
+            Input::BlockRejected { conn, hash, wanted: false, .. } if market => {
                 asks.take(*conn, hash, None);
             }
             Input::Disconnected { conn, .. } => asks.gone(*conn),
@@ -190,6 +199,7 @@ impl World {
     /// What holds after every step.
     pub(super) fn check(&mut self) {
         for n in std::mem::take(&mut self.touched) {
+            self.check_debts(n);
             let node = &self.nodes[n];
             let Some(engine) = &node.engine else { continue };
             let inflight = engine.inflight_bytes();
@@ -202,7 +212,12 @@ impl World {
             let most = SERVE_BYTES_MAX.max(GUESS_BYTES_MAX);
             assert!(sending <= most, "node {n}: {sending} read ahead");
             assert!(!peers.is_empty() || sending == 0, "node {n} leaks {sending} bytes of nobody");
-            let orphan = node.asks.orphan(engine);
+            // A longer block than was agreed on is not expected where it costs something.
+            let len = |hash: &Multihash| match self.is_market() {
+                true => self.contents.get(hash).map_or(0, |data| data.len()),
+                false => usize::MAX,
+            };
+            let orphan = node.asks.orphan(engine, len);
             assert!(orphan.is_none(), "node {n} let go of {orphan:?} and did not take it back");
             assert!(engine.connections() <= self.ends_of(n), "node {n} keeps a lost connection");
         }
@@ -215,11 +230,12 @@ impl World {
 
     /// What holds when everything has come to its end.
     pub(super) fn at_rest(&mut self) {
+        self.settle_debts();
         for (n, node) in self.nodes.iter().enumerate() {
             if node.nature != Nature::Honest {
                 continue;
             }
-            for dataset in self.datasets.iter().filter(|_| self.setting == Setting::Swarm) {
+            for dataset in self.datasets.iter().filter(|_| self.setting != Setting::Crowd) {
                 for hash in &dataset.blocks {
                     assert!(node.store.contains_key(hash), "a block was not fetched");
                 }

@@ -237,8 +237,12 @@ impl Swarm {
                     }
                 }
                 Output::Discover { job, .. } => self.tell(node, Input::DiscoveryDone { job }),
-                Output::Connect { .. } => {}
-                Output::Close { .. } | Output::Failed { .. } | Output::Ban { .. } => {
+                Output::Connect { .. } | Output::Score { .. } => {}
+                Output::Close { .. }
+                | Output::Failed { .. }
+                | Output::Ban { .. }
+                | Output::Pay { .. }
+                | Output::Keep { .. } => {
                     panic!("{node} at {:?}: {output:?}", self.now);
                 }
             }

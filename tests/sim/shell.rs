@@ -55,6 +55,16 @@ impl World {
                 }
                 Output::Failed { job, hash, .. } => self.want_failed(node, job, hash),
                 Output::Ban { peer, until, reason } => self.banned(node, peer, until, &reason),
+                Output::Score { .. } => {}
+                Output::Keep { peer, account } => self.keep(node, peer, *account),
+                Output::Pay { conn, .. } => {
+                    let message = self.pay(node, &output);
+                    let (link, side) = end_of(conn);
+                    if let Some(wire) = &mut self.links[link] {
+                        wire.ends[side].session.send(&message);
+                        self.wake(link, side);
+                    }
+                }
             }
         }
         self.arm(node);
@@ -95,6 +105,7 @@ impl World {
             return self.after(delay * 2, Event::Told { node, life, input });
         }
         self.links.push(Some(Link::new(node, to, expected, delay)));
+        self.parties.push([node, to]);
         self.wake(self.links.len() - 1, 0);
     }
 

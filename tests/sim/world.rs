@@ -1,6 +1,6 @@
 //! A swarm, its events in the order of their moments, and what runs them.
 
-use crate::{network::Link, plants::Plant, rules::Asks};
+use crate::{money::Purse, network::Link, plants::Plant, rules::Asks};
 use barrow::engine::{CloseReason, ConnId, Engine, Input, JobId, Moment, Rng};
 use barrow::{Cid, Multihash, PeerId};
 use bytes::Bytes;
@@ -22,6 +22,8 @@ const EVENTS_MAX: u64 = 3_000_000;
 pub enum Setting {
     /// Everybody fetches everything, and things break.
     Swarm,
+    /// The same, and everybody has a price.
+    Market,
     /// Many retrievals of the same blocks begin and end on one node; nothing breaks.
     Crowd,
 }
@@ -30,7 +32,7 @@ impl Setting {
     /// Something new happens until then; afterwards everything must come to a good end.
     pub const fn faults_end(self) -> Moment {
         Moment(match self {
-            Self::Swarm => Duration::from_secs(20),
+            Self::Swarm | Self::Market => Duration::from_secs(20),
             Self::Crowd => Duration::from_secs(2),
         })
     }
@@ -86,6 +88,7 @@ pub struct Node {
     pub wrong: BTreeMap<PeerId, u32>,
     pub timer: Option<Moment>,
     pub asks: Asks,
+    pub purse: Purse,
 }
 
 pub enum Event {
@@ -174,6 +177,8 @@ pub struct Summary {
     pub rejected: u64,
     pub bans: u64,
     pub failed: u64,
+    /// Units in vouchers.
+    pub paid: u64,
     /// What the plant broke.
     pub planted: u64,
 }
@@ -189,6 +194,8 @@ pub struct World {
     pub datasets: Vec<Dataset>,
     pub contents: BTreeMap<Multihash, Bytes>,
     pub links: Vec<Option<Link>>,
+    /// Who is at the two ends of each link, also of those that are gone.
+    pub parties: Vec<[usize; 2]>,
     pub cut: BTreeSet<(usize, usize)>,
     pub inputs: VecDeque<(usize, Input)>,
     pub jobs: u64,
@@ -212,6 +219,7 @@ impl World {
             datasets: Vec::new(),
             contents: BTreeMap::new(),
             links: Vec::new(),
+            parties: Vec::new(),
             cut: BTreeSet::new(),
             inputs: VecDeque::new(),
             jobs: 0,
@@ -221,6 +229,7 @@ impl World {
         };
         match setting {
             Setting::Swarm => world.swarm(),
+            Setting::Market => world.market(),
             Setting::Crowd => world.crowd(),
         }
         world
@@ -252,6 +261,7 @@ impl World {
         self.now = done_at.unwrap_or(self.now);
         self.at_rest();
         self.summary.ended = self.now;
+        self.summary.paid = self.turnover();
         self.summary
     }
 
@@ -358,6 +368,7 @@ impl World {
             self.trace(format_args!("{node} < {input:?}"));
             let now = self.now;
             self.hears(node, &input);
+            self.falls_due(node, &input);
             self.touched.insert(node);
             self.nodes[node].engine.as_mut().expect("it runs").handle(now, input);
             self.act(node);

@@ -24,7 +24,7 @@ const SIGNED_BYTES: usize = 32 + 32 + 8 + 8;
 /// let forged = second.verify(&payer.peer_id(), &payee.peer_id());
 /// assert_eq!(forged, Err(VoucherError::Forged));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Voucher {
     /// Who owes.
     pub payer: PeerId,
