@@ -46,8 +46,6 @@ pub struct Metrics {
     pub quota_bytes: Counter,
     /// Peers connected.
     pub peers: Counter,
-    /// Peers banned now.
-    pub bans: Counter,
     /// Blocks found damaged on disk.
     pub store_damaged_total: Counter,
     /// Stripes that were decoded.

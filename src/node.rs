@@ -1,5 +1,7 @@
 //! The composition root: every thread and channel of a node is made here.
 
+mod exchange;
+mod pinning;
 mod protected;
 
 pub use protected::RepairReport;
@@ -12,11 +14,11 @@ use crate::{
     config::{Config, PeerTarget},
     discovery::{self, Discovery},
     disk::{Disk, VerifyReport},
-    engine::{Engine, EngineConfig, Input},
+    engine::{Engine, Input},
     erasure::{Manifest, Shape},
     fetch::{FetchProgress, fetch_dataset},
     import::{ImportError, Importer},
-    ledger::{Ledger, Past},
+    ledger::Ledger,
     local_store::{Dataset, DatasetInfo, LocalStore, Removed, StoreError, StoreOptions},
     mend::Mending,
     metrics::Metrics,
@@ -159,6 +161,7 @@ struct Inner {
     pool: Pool,
     mending: Arc<Mending>,
     ledger: Arc<Ledger>,
+    pinning: pinning::Pinning,
     metrics: Arc<Metrics>,
 }
 
@@ -202,7 +205,7 @@ impl Node {
         let ledger = Arc::new(ledger);
         let parts = Parts {
             keys: Keys { static_key, swarm_key: config.swarm_key },
-            engine: Engine::new(engine_config(&config, peer_id, &addresses, past)),
+            engine: Engine::new(exchange::engine_config(&config, peer_id, &addresses, past)),
             disk: disk.clone(),
             delivery: Arc::new(store.clone()),
             finder: Arc::new(discovery.clone()),
@@ -226,6 +229,7 @@ impl Node {
             pool,
             mending,
             ledger,
+            pinning: pinning::Pinning::open(&config.data_dir),
             metrics,
             config,
         }));
@@ -238,6 +242,7 @@ impl Node {
     /// Stops fetching and serving, writes and syncs what was put, and ends the threads. Readers
     /// that are left get errors.
     pub fn shutdown(&self) {
+        self.prepare_stop();
         self.0.reactor.shutdown();
         if let Some(thread) = self.0.reactor_thread.lock().take() {
             let _ = thread.join();
@@ -413,6 +418,14 @@ impl Node {
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
+        self.remembering(cid, || self.pin_once(cid, progress))
+    }
+
+    fn pin_once(
+        &self,
+        cid: &Cid,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
         if Manifest::may_be(cid) {
             return self.pin_protected(cid, None, progress);
         }
@@ -516,19 +529,6 @@ impl Node {
         &self.0.discovery
     }
 
-    /// Looks at the exchange, between two of its steps; `None` once the node has stopped.
-    pub fn inspect<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Engine) -> T + Send + 'static,
-    ) -> Option<T> {
-        self.0.reactor.inspect(look)
-    }
-
-    /// What peers and it owe each other.
-    pub fn ledger(&self) -> &Ledger {
-        &self.0.ledger
-    }
-
     /// Who it is.
     pub fn peer_id(&self) -> PeerId {
         self.0.peer_id
@@ -557,35 +557,6 @@ impl Node {
     pub fn health(&self) -> Result<(), String> {
         self.0.disk.health()
     }
-}
-
-fn engine_config(
-    config: &Config,
-    peer_id: PeerId,
-    addresses: &[SocketAddr],
-    past: Past,
-) -> EngineConfig {
-    let mut engine = EngineConfig::new(peer_id, seed(peer_id));
-    engine.listen_port = addresses.first().map_or(0, SocketAddr::port);
-    engine.inflight_bytes_max = (config.limits.pool_bytes_max / 4) as u64;
-    engine.serve_bytes_max = config.limits.serve_bytes_max as u64;
-    engine.connections_max = config.limits.connections_max;
-    engine.provider_timeout = config.provider_timeout;
-    engine.fetch_timeout = config.fetch_timeout;
-    engine.limit_up = config.limit_up;
-    engine.limit_down = config.limit_down;
-    engine.price = config.price;
-    engine.price_max = config.price_max;
-    engine.budget = config.budget;
-    engine.credit = config.credit;
-    (engine.bans, engine.offences, engine.accounts) = (past.bans, past.offences, past.accounts);
-    engine
-}
-
-/// A number that no other node has.
-fn seed(peer_id: PeerId) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn unix_seconds() -> u64 {

@@ -86,6 +86,7 @@ impl From<WantError> for GetError {
             WantError::NoProvider => Self::NotFound,
             WantError::ProviderFailed => Self::Timeout,
             WantError::OverBudget => Self::OverBudget,
+            WantError::Cancelled => Self::Cancelled,
         }
     }
 }

@@ -81,6 +81,10 @@ pub const COMMANDS: &[Command] = &[
             flag("allow-origin", "URL", "an origin whose pages may use the API, may be repeated"),
             flag("limit-up", "BPS", "bytes a second to peers"),
             flag("limit-down", "BPS", "bytes a second from peers"),
+            flag("price", "N", "units that a MiB costs here [default: 0]"),
+            flag("max-price", "N", "units that a MiB may cost elsewhere [default: 0]"),
+            flag("budget", "N", "units that one download may cost in all [default: 0]"),
+            flag("credit", "N", "units that a peer may owe before it must pay [default: 64]"),
         ],
     },
     Command {
@@ -217,6 +221,14 @@ pub const COMMANDS: &[Command] = &[
         counts: (1, 1),
         help: "connect the running node with a peer",
         example: "barrow connect 192.0.2.7:4780",
+        flags: &[],
+    },
+    Command {
+        name: "ledger",
+        operands: "[settle ID AMOUNT]",
+        counts: (0, 3),
+        help: "tell what peers and the node owe each other; note a debt that was settled elsewhere",
+        example: "barrow ledger settle 12D3KooW… 500",
         flags: &[],
     },
     Command {
@@ -402,6 +414,15 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// What a voucher is, for whoever may take it for money.
+const LEDGER_HELP: &str = "
+A voucher is a signed acknowledgement of debt, and no money: a node that buys blocks sends one for
+those that it has verified, and whoever holds it can show to anybody what is owed. barrow moves no
+money. Debts are settled elsewhere, between the people who run the nodes, in whatever the units
+stand for between them; `ledger settle ID AMOUNT` only notes that it was done. `ledger --json`
+exports the vouchers, which anyone can verify (docs/LEDGER.md).
+";
+
 /// The text of `help`.
 ///
 /// # Errors
@@ -427,6 +448,9 @@ pub fn help(name: Option<&str>) -> Result<String, String> {
     if !command.flags.is_empty() {
         text.push_str("\nflags:\n");
         put_flags(&mut text, command.flags);
+    }
+    if command.name == "ledger" {
+        text.push_str(LEDGER_HELP);
     }
     let _ = writeln!(text, "\nexample: {}", command.example);
     Ok(text)

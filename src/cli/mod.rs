@@ -6,6 +6,7 @@ mod client;
 mod datasets;
 mod demo;
 pub mod human;
+mod ledger;
 mod logger;
 mod output;
 mod progress;
@@ -169,6 +170,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "peers" => serve::peers(args, &settings),
         "transfers" => serve::transfers(args, &settings),
         "connect" => serve::connect(args, &settings),
+        "ledger" => ledger::ledger(args, &settings),
         "demo" => demo::demo(args),
         other => Err(CliError::Usage(format!("{other} is in the table and not done"))),
     }

@@ -40,9 +40,11 @@ pub(super) fn serve(settings: &Settings) -> Result<(), CliError> {
         node.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         http.as_ref().map_or_else(|| "off".into(), |http| format!("http://{}/", http.address())),
     ));
+    node.resume_pins()?;
     // Waits for a signal.
     let _ = stop.read(&mut [0]);
     log::info!("stopping");
+    node.prepare_stop();
     let _ = fs::remove_file(&file);
     if let Some(http) = http {
         http.shutdown(FINISH_TIMEOUT);
@@ -58,7 +60,7 @@ fn write_atomically(path: &Path, value: &Value) -> io::Result<()> {
 }
 
 /// The serving node, without which there is nothing to ask.
-fn serving(settings: &Settings) -> Result<Client, CliError> {
+pub(super) fn serving(settings: &Settings) -> Result<Client, CliError> {
     let dir = &settings.config.data_dir;
     Client::of(dir).ok_or_else(|| {
         CliError::Failed(format!("no node serves {}; start one with barrow serve", dir.display()))

@@ -162,6 +162,14 @@ impl Sources<'_> {
         config.quota_bytes = size("quota")?;
         config.limit_up = size("limit-up")?;
         config.limit_down = size("limit-down")?;
+        let units = |name: &str| -> Result<Option<u64>, String> {
+            let units = self.last(name)?.map(|text| text.parse());
+            units.transpose().map_err(|_| format!("--{name}: a whole number is expected"))
+        };
+        config.price = units("price")?.unwrap_or(config.price);
+        config.price_max = units("max-price")?.unwrap_or(config.price_max);
+        config.budget = units("budget")?.unwrap_or(config.budget);
+        config.credit = units("credit")?.unwrap_or(config.credit);
         if self.switch("small")? {
             config.limits = Limits::SMALL;
         }

@@ -5,8 +5,8 @@
 //! is cumulative and signed by the debtor, so it is the truth for both: whoever lost count in a
 //! crash takes it up from the voucher that the other side shows when they meet again.
 
-use super::{ConnId, Engine, Output};
-use barrow_wire::{Message, PeerId, Voucher, limits::BLOCK_BYTES_MAX};
+use super::{ConnId, Engine, JobId, Output, peers::Request};
+use barrow_wire::{Message, Multihash, PeerId, Voucher, limits::BLOCK_BYTES_MAX};
 use std::collections::BTreeMap;
 
 /// Parts of a unit in which debts are counted: prices are for a MiB, blocks are bytes.
@@ -109,8 +109,56 @@ impl Engine {
         }
     }
 
+    /// A verified block is paid for out of what was set aside for it; one whose wish was taken
+    /// back too late, out of what is left.
+    pub(super) fn pay_for(
+        &mut self,
+        conn: ConnId,
+        hash: &Multihash,
+        request: Option<&Request>,
+        len: u32,
+    ) {
+        let Some(price) = self.peers.get(conn).and_then(|peer| peer.price) else { return };
+        let bytes = u64::from(len);
+        let (id, aside, cost) = match request.map(|request| (request, request.cost)) {
+            Some((request, Some((id, aside)))) => {
+                (id, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
+            }
+            Some((_, None)) => return,
+            None => match self.late_payer(conn, hash, price, bytes) {
+                Some((id, cost)) => (id, 0, cost),
+                None => return,
+            },
+        };
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.spent = job.spent.saturating_sub(aside) + cost;
+        }
+        if cost > 0 {
+            self.buy(conn, cost);
+        }
+    }
+
+    fn late_payer(
+        &mut self,
+        conn: ConnId,
+        hash: &Multihash,
+        price: u64,
+        bytes: u64,
+    ) -> Option<(JobId, u128)> {
+        let late = self.peers.get_mut(conn)?.take_late(hash);
+        if let Some(want) = self.wants.get(hash) {
+            return self.payer(want, price, bytes);
+        }
+        let (id, price) = late?;
+        let cost = price * u128::from(bytes);
+        // A job that has ended spends no more, and had set this aside.
+        let budget = u128::from(self.config.budget) << 20;
+        let fits = self.jobs.get(id).is_none_or(|job| job.spent + cost <= budget);
+        fits.then_some((id, cost))
+    }
+
     /// A verified block is paid for: its debt is noted, and a voucher sent where it is due.
-    pub(super) fn buy(&mut self, conn: ConnId, cost: u128) {
+    fn buy(&mut self, conn: ConnId, cost: u128) {
         let Some(id) = self.peers.get(conn).map(|peer| peer.id) else { return };
         let Some(account) = self.accounts.open(id) else { return };
         account.bought = account.bought.saturating_add(cost);

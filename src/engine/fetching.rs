@@ -356,39 +356,12 @@ impl Engine {
         }
     }
 
-    /// A verified block is paid for out of what was set aside for it; one whose wish was taken
-    /// back, and which is wanted all the same, out of what is left.
-    fn pay_for(&mut self, conn: ConnId, hash: &Multihash, request: Option<&Request>, len: u32) {
-        let Some(price) = self.peers.get(conn).and_then(|peer| peer.price) else { return };
-        let bytes = u64::from(len);
-        let (id, aside, cost) = match request.map(|request| (request, request.cost)) {
-            Some((request, Some((id, aside)))) => {
-                (id, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
-            }
-            Some((_, None)) => return,
-            None => {
-                let Some(want) = self.wants.get(hash) else { return };
-                let Some((id, cost)) = self.payer(want, price, bytes) else { return };
-                (id, 0, cost)
-            }
-        };
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.spent = job.spent.saturating_sub(aside) + cost;
-        }
-        if cost > 0 {
-            self.buy(conn, cost);
-        }
-    }
-
     fn credit_jobs(&mut self, conn: ConnId, hash: &Multihash, bytes: u64, want: &Want) {
         for id in &want.jobs {
             let Some(job) = self.jobs.get_mut(*id) else { continue };
             job.open.remove(hash);
             job.active -= 1;
-            job.progress_at = self.now;
-            job.blocks_received += 1;
-            job.bytes_received += bytes;
-            job.block_bytes = bytes.max(1);
+            job.received(self.now, bytes);
             if self.peers.get(conn).is_some() && !job.partial.contains(&conn) {
                 job.proven.insert(conn);
             }
@@ -441,6 +414,9 @@ impl Engine {
             if requested && let Some(request) = self.take_request(holder.conn, hash) {
                 self.settle_request(&request, false);
                 self.send(holder.conn, Message::Cancel { blocks: vec![*hash] });
+                if let Some(peer) = self.peers.get_mut(holder.conn) {
+                    peer.may_be_late(&request);
+                }
             }
             let Some(peer) = self.peers.get_mut(holder.conn) else { continue };
             match holder.knows {
@@ -477,6 +453,9 @@ impl Engine {
     pub(super) fn release(&mut self, conn: ConnId, hash: &Multihash) -> Option<Request> {
         let request = self.take_request(conn, hash)?;
         self.settle_request(&request, false);
+        if let Some(peer) = self.peers.get_mut(conn) {
+            peer.may_be_late(&request);
+        }
         self.wants.disown(hash, conn);
         Some(request)
     }

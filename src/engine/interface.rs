@@ -68,6 +68,8 @@ pub enum WantError {
     ProviderFailed,
     /// It would cost more than the job may spend.
     OverBudget,
+    /// Somebody ended the job; the engine never says so itself.
+    Cancelled,
 }
 
 /// What happened.

@@ -2,7 +2,10 @@
 
 use super::{ConnId, JobId, Moment, Order};
 use barrow_wire::{Cid, Multihash};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 /// How far the search for a job's providers is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,10 +41,44 @@ pub(super) struct Job {
     pub blocks_wanted: u64,
     pub blocks_received: u64,
     pub bytes_received: u64,
+    rate: Rate,
     /// The length of the last block, as a guess at the next.
     pub block_bytes: u64,
     /// What blocks cost so far, in price times bytes.
     pub spent: u128,
+}
+
+/// Bytes a second, over a time that people look at.
+#[derive(Clone, Copy, Debug, Default, Hash)]
+struct Rate {
+    since: Moment,
+    bytes: u64,
+    before: Option<u64>,
+}
+
+impl Rate {
+    /// Of so much time a rate is taken.
+    const SPAN: Duration = Duration::from_secs(2);
+
+    fn add(&mut self, now: Moment, bytes: u64) {
+        self.bytes += bytes;
+        if now.since(self.since) >= Self::SPAN {
+            let rate = self.of_span(now);
+            *self = Self { since: now, bytes: 0, before: Some(rate) };
+        }
+    }
+
+    fn get(&self, now: Moment) -> u64 {
+        match self.before {
+            Some(rate) if now.since(self.since) < Self::SPAN => rate,
+            _ => self.of_span(now),
+        }
+    }
+
+    fn of_span(&self, now: Moment) -> u64 {
+        let millis = now.since(self.since).as_millis().max(1);
+        u64::try_from(u128::from(self.bytes) * 1_000 / millis).unwrap_or(u64::MAX)
+    }
 }
 
 /// A guess at a block of which nothing is known.
@@ -65,9 +102,24 @@ impl Job {
             blocks_wanted: 0,
             blocks_received: 0,
             bytes_received: 0,
+            rate: Rate { since: now, ..Rate::default() },
             block_bytes: BLOCK_BYTES_GUESS,
             spent: 0,
         }
+    }
+
+    /// A block came.
+    pub(super) fn received(&mut self, now: Moment, bytes: u64) {
+        self.progress_at = now;
+        self.blocks_received += 1;
+        self.bytes_received += bytes;
+        self.block_bytes = bytes.max(1);
+        self.rate.add(now, bytes);
+    }
+
+    /// Bytes a second, of late.
+    pub(super) fn rate(&self, now: Moment) -> u64 {
+        self.rate.get(now)
     }
 
     /// A connection is gone.

@@ -19,6 +19,8 @@ const OFFENCES_MAX: u32 = 3;
 const LIES_MAX: u32 = 3;
 /// Blocks that may come although we took the wish back, as the two crossed.
 const CROSSED_MAX: u32 = 1_024;
+/// Of those, blocks that are remembered for their price: as many as are hashed at one time.
+const LATE_MAX: usize = 64;
 /// Control messages that a peer may send at once, and every second after.
 const MESSAGES_MAX: u32 = 8_192;
 
@@ -74,6 +76,8 @@ pub(super) struct Peer {
     pub stalled: bool,
     /// Blocks that may still come although we no longer want them.
     crossed: u32,
+    /// Of those, the latest that would cost something: which job set how much aside for a byte.
+    late: VecDeque<(Multihash, JobId, u128)>,
     messages: u32,
     messages_at: Moment,
     pub blocks_received: u64,
@@ -107,6 +111,7 @@ impl Peer {
             cancels: Vec::new(),
             stalled: false,
             crossed: 0,
+            late: VecDeque::new(),
             messages: 0,
             messages_at: now,
             blocks_received: 0,
@@ -185,6 +190,21 @@ impl Peer {
     /// A block may still come that is no longer wanted.
     pub(super) fn may_cross(&mut self, blocks: u32) {
         self.crossed = self.crossed.saturating_add(blocks).min(CROSSED_MAX);
+    }
+
+    /// A request was taken back: its block may be here already, and being hashed.
+    pub(super) fn may_be_late(&mut self, request: &Request) {
+        let Some((job, cost)) = request.cost else { return };
+        if self.late.len() >= LATE_MAX {
+            self.late.pop_front();
+        }
+        self.late.push_back((request.hash, job, cost / u128::from(request.bytes.max(1))));
+    }
+
+    /// What a block of a request that was taken back costs a byte, and who set it aside.
+    pub(super) fn take_late(&mut self, hash: &Multihash) -> Option<(JobId, u128)> {
+        let at = self.late.iter().position(|(late, ..)| late == hash)?;
+        self.late.remove(at).map(|(_, job, price)| (job, price))
     }
 
     /// Whether a block that comes may be one whose wish was taken back.

@@ -60,6 +60,8 @@ pub struct JobSnapshot {
     pub blocks_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+    /// Bytes a second, of late.
+    pub rate: u64,
     /// Blocks still wanted.
     pub blocks_open: usize,
     /// Peers that have all of it.
@@ -106,6 +108,7 @@ impl Engine {
             blocks_wanted: job.blocks_wanted,
             blocks_received: job.blocks_received,
             bytes_received: job.bytes_received,
+            rate: job.rate(self.now),
             blocks_open: job.open.len(),
             complete_peers: job.complete.len(),
             spent: u64::try_from(job.spent.div_ceil(1 << 20)).unwrap_or(u64::MAX),

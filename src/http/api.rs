@@ -1,6 +1,6 @@
 //! The node's own JSON, for the command line and for scripts.
 
-use super::{App, error, get_error, jobs, json_reply, protected, transfers::Transfers};
+use super::{App, error, get_error, jobs, json_reply, ledger, protected, transfers::Transfers};
 use crate::{
     car_import::CarImportError,
     config::PeerTarget,
@@ -31,6 +31,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         }
         ("GET", "peers", "") => json_reply(&peers(node)),
         ("POST", "peers", "") => connect(node, request),
+        ("GET" | "POST", "ledger", "") => ledger::answer(node, request),
         ("GET", "datasets", "") => match node.datasets() {
             Ok(datasets) => json_reply(&json!({ "datasets": datasets })),
             Err(failed) => store_error(&failed),
@@ -72,8 +73,8 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         ("POST", "verify", "") => verify(node),
         (
             _,
-            "node" | "peers" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc" | "verify"
-            | "transfers" | "events",
+            "node" | "peers" | "ledger" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc"
+            | "verify" | "transfers" | "events",
             _,
         ) => error(405, "method_not_allowed", "this is not done here"),
         _ => error(404, "not_found", "there is nothing here"),
@@ -156,15 +157,16 @@ fn peers(node: &Node) -> Value {
     json!({ "peers": peers })
 }
 
-fn connect(node: &Node, request: &mut Request<'_>) -> Reply {
+/// The JSON that a request carries, if it does.
+pub(super) fn json_body(request: &mut Request<'_>) -> Option<Value> {
     let mut body = String::new();
-    if request.body().take(JSON_BYTES_MAX).read_to_string(&mut body).is_err() {
-        return error(400, "bad_request", "the body cannot be read");
-    }
-    let target = serde_json::from_str(&body)
-        .ok()
-        .and_then(|body: Value| body["address"].as_str().map(ToOwned::to_owned));
-    let Some(target) = target else {
+    request.body().take(JSON_BYTES_MAX).read_to_string(&mut body).ok()?;
+    serde_json::from_str(&body).ok()
+}
+
+fn connect(node: &Node, request: &mut Request<'_>) -> Reply {
+    let body = json_body(request).unwrap_or_default();
+    let Some(target) = body["address"].as_str().map(ToOwned::to_owned) else {
         return error(400, "bad_request", "{\"address\":\"[ID@]HOST:PORT\"} is expected");
     };
     match PeerTarget::parse(&target) {

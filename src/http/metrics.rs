@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(super) fn answer(node: &Node, statuses: &BTreeMap<u16, u64>) -> Reply {
     let metrics = node.metrics();
+    let bans = node.inspect(|engine| engine.bans().len()).unwrap_or(0);
     let mut text = String::new();
     let mut put = |name: &str, kind: &str, value: u64| {
         // Writing to a String cannot fail.
@@ -22,7 +23,7 @@ pub(super) fn answer(node: &Node, statuses: &BTreeMap<u16, u64>) -> Reply {
     put("store_damaged_total", "counter", metrics.store_damaged_total.get());
     put("quota_bytes", "gauge", metrics.quota_bytes.get());
     put("peers", "gauge", metrics.peers.get());
-    put("bans", "gauge", metrics.bans.get());
+    put("bans", "gauge", bans as u64);
     put("erasure_decoded_stripes_total", "counter", metrics.erasure_decoded_stripes_total.get());
     let _ = writeln!(text, "# TYPE barrow_http_requests_total counter");
     for (status, count) in statuses {

@@ -5,6 +5,7 @@ mod codex;
 mod events;
 mod gateway;
 mod jobs;
+mod ledger;
 mod metrics;
 mod policy;
 mod protected;
@@ -13,6 +14,7 @@ mod transfers;
 
 pub(crate) use api::{about, store_stat};
 pub(crate) use gateway::escape_url;
+pub(crate) use ledger::{entries_json as ledger_json, entry_json as ledger_entry_json};
 pub(crate) use protected::report_json;
 
 use crate::{
