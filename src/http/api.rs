@@ -59,7 +59,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         }),
         ("GET", "transfers", "") => json_reply(&json!({ "transfers": app.transfers.to_json() })),
         ("DELETE", "transfers", name) => cancel(&app.transfers, name),
-        ("GET", "events", "") => app.events.listen(node, &app.transfers),
+        ("GET", "events", "") => app.events.answer(node),
         ("POST", "put", "") => put(node, request),
         ("POST", "blocks", "") => put_blocks(node, request),
         ("POST", "import", "") => import(node, request),
@@ -126,7 +126,8 @@ pub(crate) fn store_stat(node: &Node) -> Value {
     })
 }
 
-fn peers(node: &Node) -> Value {
+/// Who is connected.
+pub(super) fn peers(node: &Node) -> Value {
     let peers = node.inspect(|engine| engine.peers()).unwrap_or_default();
     let source = |peer: &crate::engine::PeerSnapshot| match (peer.dialed, peer.remote) {
         (false, _) => "incoming",

@@ -1,156 +1,151 @@
-//! Server-sent events: what changes in the node, told to pages and scripts as it happens.
+//! What the node does, as server-sent events: `state` each second, `datasets` when they change.
 //!
-//! Source: the HTML standard, "Server-sent events".
+//! One thread tells all listeners. It starts with the first and ends with the last, so that a
+//! node at which nobody looks does nothing.
 
-use super::{error, transfers::Transfers};
+use super::{about, error, store_stat};
 use crate::{
     gate::{Body, Reply, ReplyBody},
     node::Node,
+    resolve::ResolvedKind,
+    store_stream::Scope,
 };
+use barrow_wire::Cid;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
+    collections::{HashMap, VecDeque},
+    sync::Arc,
     task::{Poll, Waker},
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Listeners at one time.
+/// Time between two states.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Pages that look at one time.
 const LISTENERS_MAX: usize = 32;
-/// Events that may wait for a slow listener; those that come then are left out, as each tells all
-/// there is.
-const EVENTS_MAX: usize = 8;
-/// Time between two looks at what changed.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// Looks after which something is told even if nothing changed, so that dead listeners show.
-const QUIET_LOOKS_MAX: u32 = 20;
+/// Events that may wait for a slow listener; a state more is left out, the next one is newer.
+const WAITING_MAX: usize = 4;
+/// Datasets told of, the newest; a page with more could not be read.
+const DATASETS_MAX: usize = 500;
 
-/// Who listens.
+/// What this node can do beside what every node can; the page shows no button for the rest.
+const FEATURES: &[&str] = &["car", "protect"];
+
+/// The listeners, and the thread that tells them.
 #[derive(Clone, Default)]
-pub(super) struct Events(Arc<Mutex<Listeners>>);
+pub(super) struct Events(Arc<Shared>);
 
 #[derive(Default)]
-struct Listeners {
-    queues: Vec<Weak<Mutex<Queue>>>,
-    /// There is a thread that looks.
-    is_watched: bool,
+struct Shared {
+    state: Mutex<State>,
+    closing: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    listeners: Vec<Arc<Mutex<Listener>>>,
+    ticking: bool,
     closed: bool,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Listener {
     waiting: VecDeque<Bytes>,
+    /// The list of datasets that it was told last.
+    datasets: Option<Arc<str>>,
     ended: bool,
+    /// The page was closed.
+    left: bool,
     waker: Option<Waker>,
 }
 
-struct EventsBody(Arc<Mutex<Queue>>);
+struct EventsBody(Arc<Mutex<Listener>>);
 
 impl Events {
-    /// Adds a listener.
-    pub(super) fn listen(&self, node: &Node, transfers: &Transfers) -> Reply {
-        let queue = Arc::new(Mutex::new(Queue::default()));
-        let mut listeners = self.0.lock();
-        listeners.queues.retain(|queue| queue.strong_count() > 0);
-        if listeners.closed || listeners.queues.len() >= LISTENERS_MAX {
-            return error(503, "busy", "too many listen");
+    /// Begins a stream of events.
+    pub(super) fn answer(&self, node: &Node) -> Reply {
+        let listener = Arc::new(Mutex::new(Listener::default()));
+        let mut state = self.0.state.lock();
+        state.listeners.retain(|listener| !listener.lock().left);
+        if state.closed || state.listeners.len() >= LISTENERS_MAX {
+            return error(503, "busy", "too many pages look at this node");
         }
-        if !listeners.is_watched {
-            let (events, node, transfers) = (self.clone(), node.clone(), transfers.clone());
-            let watch = thread::Builder::new().name("events".into());
-            if let Err(failed) = watch.spawn(move || events.watch(&node, &transfers)) {
+        state.listeners.push(listener.clone());
+        if !state.ticking {
+            let (events, node) = (self.clone(), node.clone());
+            let teller = std::thread::Builder::new().name("events".into());
+            if let Err(failed) = teller.spawn(move || events.tell(&node)) {
+                state.listeners.pop();
                 return error(503, "busy", &failed.to_string());
             }
-            listeners.is_watched = true;
+            state.ticking = true;
         }
-        let first = event("hello", &json!({ "version": env!("CARGO_PKG_VERSION") }));
-        queue.lock().waiting.push_back(first);
-        listeners.queues.push(Arc::downgrade(&queue));
-        drop(listeners);
-        let body = ReplyBody::Stream(Box::new(EventsBody(queue)), None);
+        drop(state);
+        let body = ReplyBody::Stream(Box::new(EventsBody(listener)), None);
         Reply { status: 200, headers: Vec::new(), body }
             .with("content-type", "text/event-stream")
-            .with("x-content-type-options", "nosniff")
             .with("cache-control", "no-store")
+            .with("x-content-type-options", "nosniff")
     }
 
-    /// Ends all listening, as the node stops.
+    /// Ends all streams, so that a stop need not wait for them.
     pub(super) fn close(&self) {
-        let mut listeners = self.0.lock();
-        listeners.closed = true;
-        for queue in listeners.queues.iter().filter_map(Weak::upgrade) {
-            let mut queue = queue.lock();
-            queue.ended = true;
-            queue.wake();
+        let mut state = self.0.state.lock();
+        state.closed = true;
+        for listener in state.listeners.drain(..) {
+            Listener::end(&listener);
         }
+        self.0.closing.notify_all();
     }
 
-    /// Looks at what changes, as long as somebody listens.
-    fn watch(&self, node: &Node, transfers: &Transfers) {
-        let (mut told_transfers, mut told_node) = (Value::Null, Value::Null);
-        let mut quiet_looks = 0;
+    fn tell(&self, node: &Node) {
+        let started = Instant::now();
+        let mut sizes = HashMap::new();
         loop {
-            thread::sleep(INTERVAL);
-            let mut events = Vec::new();
-            let now = json!({ "transfers": transfers.to_json() });
-            if now != told_transfers {
-                events.push(event("transfers", &now));
-                told_transfers = now;
-            }
-            let now = figures(node);
-            if now != told_node {
-                events.push(event("node", &now));
-                told_node = now;
-            }
-            quiet_looks = if events.is_empty() { quiet_looks + 1 } else { 0 };
-            if quiet_looks == QUIET_LOOKS_MAX {
-                quiet_looks = 0;
-                events.push(Bytes::from_static(b": nothing new\n\n"));
-            }
-            if !self.tell(&events) {
+            let now = format!("event: state\ndata: {}\n\n", snapshot(node, started, &mut sizes));
+            let datasets: Arc<str> =
+                format!("event: datasets\ndata: {}\n\n", datasets(node)).into();
+            let mut state = self.0.state.lock();
+            state.listeners.retain(|listener| Listener::told(listener, &now, &datasets));
+            if state.listeners.is_empty() {
+                state.ticking = false;
                 return;
             }
+            self.0.closing.wait_for(&mut state, INTERVAL);
         }
     }
+}
 
-    /// Hands events out; `false` once nobody listens.
-    fn tell(&self, events: &[Bytes]) -> bool {
-        let mut listeners = self.0.lock();
-        listeners.queues.retain(|queue| queue.strong_count() > 0);
-        for queue in listeners.queues.iter().filter_map(Weak::upgrade) {
-            let mut queue = queue.lock();
-            if queue.waiting.len() + events.len() <= EVENTS_MAX {
-                queue.waiting.extend(events.iter().cloned());
-                queue.wake();
+impl Listener {
+    /// Hands over what is new; `false` if nobody listens any more.
+    fn told(listener: &Mutex<Self>, now: &str, datasets: &Arc<str>) -> bool {
+        let mut own = listener.lock();
+        if own.left {
+            return false;
+        }
+        if own.waiting.len() < WAITING_MAX {
+            own.waiting.push_back(now.to_owned().into());
+            if own.datasets.as_ref() != Some(datasets) {
+                own.waiting.push_back(datasets.to_string().into());
+                own.datasets = Some(datasets.clone());
             }
         }
-        listeners.is_watched = !listeners.queues.is_empty() && !listeners.closed;
-        listeners.is_watched
+        let waker = own.waker.take();
+        drop(own);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
     }
-}
 
-fn event(name: &str, data: &Value) -> Bytes {
-    format!("event: {name}\ndata: {data}\n\n").into()
-}
-
-fn figures(node: &Node) -> Value {
-    let metrics = node.metrics();
-    json!({
-        "peers": metrics.peers.get(),
-        "store_blocks": metrics.store_blocks.get(),
-        "store_bytes": metrics.store_bytes.get(),
-        "peer_bytes_sent": metrics.peer_bytes_sent_total.get(),
-        "peer_bytes_received": metrics.peer_bytes_received_total.get(),
-        "http_bytes_sent": metrics.http_bytes_sent_total.get(),
-    })
-}
-
-impl Queue {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+    fn end(listener: &Mutex<Self>) {
+        let mut own = listener.lock();
+        own.ended = true;
+        let waker = own.waker.take();
+        drop(own);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -158,14 +153,72 @@ impl Queue {
 
 impl Body for EventsBody {
     fn poll_chunk(&mut self, waker: &Waker) -> Poll<Option<Result<Bytes, String>>> {
-        let mut queue = self.0.lock();
-        match queue.waiting.pop_front() {
+        let mut own = self.0.lock();
+        match own.waiting.pop_front() {
             Some(event) => Poll::Ready(Some(Ok(event))),
-            None if queue.ended => Poll::Ready(None),
+            None if own.ended => Poll::Ready(None),
             None => {
-                queue.waker = Some(waker.clone());
+                own.waker = Some(waker.clone());
                 Poll::Pending
             }
         }
     }
+}
+
+impl Drop for EventsBody {
+    fn drop(&mut self) {
+        self.0.lock().left = true;
+    }
+}
+
+fn snapshot(node: &Node, started: Instant, sizes: &mut HashMap<Cid, Option<u64>>) -> Value {
+    let metrics = node.metrics();
+    let mut state = about(node);
+    state["time_ms"] = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).into();
+    state["features"] = json!(FEATURES);
+    state["store"] = store_stat(node);
+    state["problem"] = json!(node.health().err());
+    state["totals"] = json!({
+        "received": metrics.peer_bytes_received_total.get(),
+        "sent": metrics.peer_bytes_sent_total.get(),
+        "http": metrics.http_bytes_sent_total.get(),
+        "bans": node.inspect(|engine| engine.bans().len()).unwrap_or(0),
+    });
+    state["peers"] = super::api::peers(node)["peers"].take();
+    state["transfers"] = transfers(node, sizes);
+    state
+}
+
+fn transfers(node: &Node, sizes: &mut HashMap<Cid, Option<u64>>) -> Value {
+    let jobs = node.inspect(|engine| engine.jobs()).unwrap_or_default();
+    sizes.retain(|cid, _| jobs.iter().any(|job| job.root == *cid));
+    let told = jobs.iter().map(|job| {
+        // The root's block tells the size, and it may yet have to come.
+        let size = sizes.entry(job.root).or_insert(None);
+        *size = size.or_else(|| size_of(node, &job.root));
+        json!({
+            "job": job.job.0,
+            "cid": job.root.to_string(),
+            "size": size,
+            "bytes": job.bytes_received,
+            "blocks": job.blocks_received,
+            "blocks_open": job.blocks_open,
+            "complete_peers": job.complete_peers,
+        })
+    });
+    told.collect()
+}
+
+fn size_of(node: &Node, root: &Cid) -> Option<u64> {
+    match node.resolve(root, &[], Scope::Local).ok()?.kind {
+        ResolvedKind::File(size) => Some(size),
+        // The sizes of its entries would have to be added up each time.
+        ResolvedKind::Directory | ResolvedKind::Data => None,
+    }
+}
+
+fn datasets(node: &Node) -> Value {
+    let all = node.datasets().unwrap_or_default();
+    let newest: Vec<_> = all.iter().rev().take(DATASETS_MAX).collect();
+    json!({ "datasets": newest, "total": all.len() })
 }

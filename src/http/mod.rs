@@ -7,6 +7,7 @@ mod gateway;
 mod jobs;
 mod ledger;
 mod metrics;
+mod page;
 mod policy;
 mod protected;
 mod routing;
@@ -108,6 +109,8 @@ fn route(app: &App, request: &mut Request<'_>) -> Reply {
             Err(reason) => error(503, "unhealthy", &reason),
         },
         ("metrics", "") => metrics::answer(&app.node, &app.statuses.lock()),
+        (name, "") => page::answer(request, name)
+            .unwrap_or_else(|| error(404, "not_found", "there is nothing here")),
         _ => error(404, "not_found", "there is nothing here"),
     }
 }

@@ -7,6 +7,7 @@
 mod hostile;
 #[allow(dead_code)]
 mod node;
+mod page;
 
 use barrow::wire::{HashCode, Multihash};
 use node::{Node, Response, loop_until, make_file, put, run};
