@@ -4,6 +4,7 @@
 //! `cargo bench --bench http`
 
 #![allow(
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,

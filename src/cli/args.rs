@@ -42,6 +42,7 @@ pub const GLOBAL_FLAGS: &[Flag] = &[
     flag("config", "FILE", "settings to read [default: barrow.toml in the data directory]"),
     flag("json", "", "print JSON, an object a line"),
     flag("log", "LEVEL", "error, warn, info, debug or trace [default: info for serve, else warn]"),
+    flag("log-format", "FORMAT", "human or json, an object a line [default: human]"),
     flag("help", "", "what the command does"),
 ];
 
@@ -253,12 +254,20 @@ pub const COMMANDS: &[Command] = &[
         ],
     },
     Command {
+        name: "completions",
+        operands: "SHELL",
+        counts: (1, 1),
+        help: "print what bash, zsh or fish needs to complete commands and flags",
+        example: "barrow completions bash > ~/.local/share/bash-completion/completions/barrow",
+        flags: &[],
+    },
+    Command {
         name: "help",
         operands: "[COMMAND]",
         counts: (0, 1),
         help: "tell of all commands, or of one",
         example: "barrow help serve",
-        flags: &[],
+        flags: &[flag("man", "", "print the manual page, as man reads it")],
     },
     Command {
         name: "version",
@@ -432,7 +441,7 @@ pub fn help(name: Option<&str>) -> Result<String, String> {
     let Some(name) = name else {
         text.push_str("barrow, a content-addressed storage node\n\nusage: barrow COMMAND …\n\n");
         for command in COMMANDS {
-            let _ = writeln!(text, "  {:9} {}", command.name, command.help);
+            let _ = writeln!(text, "  {:11} {}", command.name, command.help);
         }
         text.push_str("\nflags of all commands:\n");
         put_flags(&mut text, GLOBAL_FLAGS);

@@ -5,11 +5,15 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read},
     path::Path,
+    time::Duration,
 };
 use ureq::{Agent, Body, SendBody, http::Response};
 
 /// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
 pub type Content = (u16, Option<u64>, Box<dyn Read>);
+
+/// A node that says nothing for so long does not answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A serving node, as its `node.json` tells of it.
 pub struct Client {
@@ -55,7 +59,13 @@ impl Client {
         let config = Agent::config_builder().http_status_as_error(false).build();
         let client = Self { agent: config.into(), base, token: token.trim().into() };
         // A node that was killed leaves its file behind.
-        client.get("/healthz").is_ok().then_some(client)
+        client.answers().then_some(client)
+    }
+
+    /// Whether a node is there that can be talked to: one that hangs is none.
+    fn answers(&self) -> bool {
+        let request = self.agent.get(format!("{}/healthz", self.base));
+        request.config().timeout_global(Some(ANSWER_TIMEOUT)).build().call().is_ok()
     }
 
     fn bearer(&self) -> String {

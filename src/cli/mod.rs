@@ -3,11 +3,13 @@
 pub mod args;
 mod car;
 mod client;
+pub mod completions;
 mod datasets;
 mod demo;
 pub mod human;
 mod ledger;
 mod logger;
+pub mod manual;
 mod output;
 mod progress;
 mod protected;
@@ -140,6 +142,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
 
 fn dispatch(args: &Args) -> Result<(), CliError> {
     match args.command {
+        "help" if args.has("man") => return output::text(&manual::page()),
+        "completions" => {
+            let shell = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
+            return output::text(&completions::script(shell).map_err(CliError::Usage)?);
+        }
         "help" => {
             let text = args::help(args.operand(0).map_err(CliError::Usage)?);
             return output::text(&text.map_err(CliError::Usage)?);
@@ -148,7 +155,8 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         _ => {}
     }
     let settings = Settings::read(args)?;
-    logger::start(settings.log_level, args.has("json") && args.command == "serve");
+    let json_log = settings.log_json || (args.has("json") && args.command == "serve");
+    logger::start(settings.log_level, json_log);
     match args.command {
         "serve" => serve::serve(&settings),
         "put" => put::put(args, &settings),

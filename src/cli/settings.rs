@@ -21,6 +21,7 @@ use std::{
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) log_level: LevelFilter,
+    pub(super) log_json: bool,
 }
 
 /// The settings of a file, by the names of the flags.
@@ -44,7 +45,12 @@ impl Settings {
             None if args.command == "serve" => LevelFilter::Info,
             None => LevelFilter::Warn,
         };
-        Ok(Self { config, log_level })
+        let log_json = match sources.last("log-format").map_err(usage)?.as_deref() {
+            None | Some("human") => false,
+            Some("json") => true,
+            Some(other) => return Err(usage(format!("--log-format {other:?}: human or json"))),
+        };
+        Ok(Self { config, log_level, log_json })
     }
 }
 
@@ -92,10 +98,10 @@ impl File {
     }
 }
 
-/// What a file may set: the flags of `serve`, and the log's level.
+/// What a file may set: the flags of `serve`, and the log's level and format.
 fn file_keys() -> impl Iterator<Item = &'static str> {
     let serve = COMMANDS.iter().filter(|command| command.name == "serve");
-    serve.flat_map(|command| command.flags).map(|flag| flag.name).chain(["log"])
+    serve.flat_map(|command| command.flags).map(|flag| flag.name).chain(["log", "log-format"])
 }
 
 struct Sources<'a> {
