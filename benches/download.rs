@@ -5,6 +5,7 @@
 //! `cargo bench --bench download`
 
 #![allow(
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
