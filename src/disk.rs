@@ -31,6 +31,8 @@ const READERS: usize = 2;
 const SHARED_READERS_MAX: usize = 4;
 /// Bytes appended before the index is committed although nobody waits.
 const COMMIT_BYTES: u64 = 8 << 20;
+/// Share of the pool that blocks may hold which only wait for that: they would starve the rest.
+const UNCOMMITTED_POOL_SHARE: usize = 4;
 /// Time after which the index is committed although nobody waits.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes that a crash may make the next start read again.
@@ -44,8 +46,9 @@ type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 type Control = Box<dyn FnOnce(&mut LocalStore) + Send>;
 
 enum Write {
-    Put(Block, Option<DatasetId>),
-    Reference(DatasetId, Vec<Multihash>),
+    // In boxes: the queue has a place for each from the start, which counts while idle.
+    Put(Box<(Block, Option<DatasetId>)>),
+    Reference(Box<(DatasetId, Vec<Multihash>)>),
     Control(Control),
     Stop,
 }
@@ -127,12 +130,12 @@ impl Disk {
     /// dataset is finished.
     pub fn put(&self, block: Block, dataset: Option<DatasetId>) {
         self.0.pending.lock().insert(*block.hash(), block.clone());
-        let _ = self.0.writes.send(Write::Put(block, dataset));
+        let _ = self.0.writes.send(Write::Put(Box::new((block, dataset))));
     }
 
     /// Notes that `dataset` refers to blocks that are here already.
     pub fn reference(&self, dataset: DatasetId, blocks: Vec<Multihash>) {
-        let _ = self.0.writes.send(Write::Reference(dataset, blocks));
+        let _ = self.0.writes.send(Write::Reference(Box::new((dataset, blocks))));
     }
 
     /// Begins a dataset: its blocks are kept while it is being stored.
@@ -437,6 +440,8 @@ impl Disk {
     fn write(&self, mut store: LocalStore, writes: &Receiver<Write>) {
         let mut appended: HashSet<Multihash> = HashSet::new();
         let mut since = Instant::now();
+        let held_bytes_max = self.0.pool.bytes_max() / UNCOMMITTED_POOL_SHARE;
+        let mut held_bytes = 0;
         loop {
             let next = if appended.is_empty() {
                 writes.recv().ok()
@@ -452,13 +457,17 @@ impl Disk {
             };
             if appended.is_empty() {
                 since = Instant::now();
+                held_bytes = 0;
             }
             match next {
-                Some(Write::Put(block, dataset)) => {
+                Some(Write::Put(put)) => {
+                    let (block, dataset) = *put;
                     self.write_block(&mut store, &block, dataset);
                     appended.insert(*block.hash());
+                    held_bytes += Pool::counted_bytes(block.len());
                 }
-                Some(Write::Reference(dataset, blocks)) => {
+                Some(Write::Reference(reference)) => {
+                    let (dataset, blocks) = *reference;
                     self.write_references(&mut store, dataset, &blocks);
                 }
                 Some(Write::Control(act)) => {
@@ -467,7 +476,7 @@ impl Disk {
                 }
                 Some(Write::Stop) | None => break,
             }
-            if store.batch_bytes() >= COMMIT_BYTES {
+            if store.batch_bytes() >= COMMIT_BYTES || held_bytes >= held_bytes_max {
                 self.commit(&mut store, &mut appended);
             }
         }

@@ -85,6 +85,16 @@ impl Pool {
         self.0.state.lock().bytes_taken
     }
 
+    /// Bytes that it lends at a time, at most.
+    pub fn bytes_max(&self) -> usize {
+        self.0.bytes_max
+    }
+
+    /// What a block of `len` bytes counts here: its buffer, not its bytes.
+    pub fn counted_bytes(len: usize) -> usize {
+        CLASS_BYTES.into_iter().find(|&bytes| len <= bytes).unwrap_or(len)
+    }
+
     fn take_locked(&self, state: &mut State, len: usize) -> Option<Buffer> {
         let class = CLASS_BYTES.iter().position(|&bytes| len <= bytes).expect("a block's length");
         if state.bytes_taken + CLASS_BYTES[class] > self.0.bytes_max {

@@ -3,7 +3,7 @@
 use crate::block::{Block, BlockError};
 use crate::engine::{ConnId, Input, JobId, WantError};
 use barrow_wire::{Cid, Multihash, PeerId, Presence};
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use mio::Waker;
 use std::{
     net::SocketAddr,
@@ -15,9 +15,6 @@ use std::{
 
 /// Commands that may wait; whoever sends more waits until the reactor has taken some.
 const COMMANDS_MAX: usize = 1_024;
-/// Completions that may wait. Each stands for a block in the pool, of which there are at most
-/// 8,192, or for a look-up, of which a peer has one at a time: no sender ever waits.
-const COMPLETIONS_MAX: usize = 16_384;
 
 /// Where verified blocks and failed wants go.
 pub trait Delivery: Send + Sync {
@@ -168,7 +165,10 @@ impl Completer {
 pub(super) fn queues(waker: Waker) -> (ReactorHandle, Queues, Arc<Bell>) {
     let bell = Arc::new(Bell::new(waker));
     let (commands, commands_in) = bounded(COMMANDS_MAX);
-    let (completions, completions_in) = bounded(COMPLETIONS_MAX);
+    // Each completion stands for a block in the pool, of which there are at most 8,192, or for a
+    // look-up, of which a peer has one at a time. That is the bound; a queue that keeps a place
+    // for each from the start would take 2 MiB of an idle node.
+    let (completions, completions_in) = unbounded();
     let handle = ReactorHandle { commands, bell: bell.clone() };
     let complete = Completer { completions, bell: bell.clone() };
     (handle, Queues { commands: commands_in, completions: completions_in, complete }, bell)

@@ -8,6 +8,7 @@ mod hostile;
 #[allow(dead_code)]
 mod node;
 mod page;
+mod small;
 
 use barrow::wire::{HashCode, Multihash};
 use node::{Node, Response, loop_until, make_file, put, run};
