@@ -234,6 +234,9 @@ fn what_needs_a_store_or_a_node_says_so_where_there_is_none() {
     for command in COMMANDS {
         let mut words = vec![command.name];
         words.resize(command.counts.0 + 1, sample(command.operands));
+        if command.name == "protect" {
+            words.extend(["--data", "2", "--parity", "1"]);
+        }
         let (expected, reason) = match command.name {
             // These run, or take what is given.
             "serve" | "demo" => continue,

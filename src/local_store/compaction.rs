@@ -75,9 +75,8 @@ impl LocalStore {
         // The old pack goes only when the new places are there for good, and the index forgets it
         // only after that: one that still knows it is made anew at the next start.
         self.sync()?;
-        let allocated = file.allocated()?;
         self.medium.remove_pack(number)?;
-        self.held_bytes = self.held_bytes.saturating_sub(allocated);
+        self.measure()?;
         self.begin()?;
         self.tally.packs.remove(&number);
         index::delete_pack(&self.index, number)?;

@@ -11,6 +11,7 @@ mod pack;
 mod reader;
 mod record;
 mod recovery;
+mod space;
 
 pub use dataset::{Dataset, DatasetId, DatasetInfo, Protection, Slot};
 #[doc(hidden)]
@@ -37,13 +38,6 @@ use std::{
 const DIRECTORY_VERSION: &str = "1";
 /// Blocks forgotten in one batch of `gc` or `remove_dataset`.
 const GC_BATCH: u32 = 4_096;
-/// Blocks of cache forgotten at a time to make room, at most.
-const EVICTION_BATCH: u32 = 4_096;
-/// The share of the quota that is made free at a time.
-const EVICTION_SHARE: u64 = 64;
-/// File systems give space back in pages.
-const PAGE_BYTES: u64 = 4_096;
-
 /// What went wrong in the store.
 #[derive(Debug)]
 pub enum StoreError {
@@ -192,11 +186,7 @@ impl LocalStore {
     /// As [`Self::open`].
     pub fn open_on(medium: Arc<dyn Medium>, options: StoreOptions) -> Result<Self, StoreError> {
         let recovery::Recovered { index, pack, tally } = recovery::recover(&*medium)?;
-        let mut held_bytes = 0;
-        for number in medium.packs()? {
-            held_bytes += medium.read_pack(number)?.allocated()?;
-        }
-        Ok(Self {
+        let mut store = Self {
             medium,
             options,
             index,
@@ -204,14 +194,16 @@ impl LocalStore {
             tally,
             in_batch: false,
             batch_bytes: 0,
-            held_bytes,
+            held_bytes: 0,
             freed: Vec::new(),
             has_moved: false,
             open_datasets: BTreeMap::new(),
             now: 0,
             read_only: None,
             _lock: None,
-        })
+        };
+        store.measure()?;
+        Ok(store)
     }
 
     /// Someone who reads beside this writer.
@@ -402,17 +394,6 @@ impl LocalStore {
         })
     }
 
-    /// Does something that gives space back, with the reserve if there is no other space.
-    fn on_reserve<T>(
-        &mut self,
-        act: impl FnOnce(&mut Self) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.medium.set_reserve(false);
-        let done = act(self);
-        self.medium.set_reserve(true);
-        done
-    }
-
     /// Removes datasets that are not pinned, and all blocks that no dataset refers to.
     ///
     /// # Errors
@@ -471,30 +452,6 @@ impl LocalStore {
             self.freed.push(place);
             removed.blocks += 1;
             removed.bytes += u64::from(place.len);
-        }
-        Ok(())
-    }
-
-    /// Frees cache until `bytes` more fit the quota.
-    fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let Some(quota) = self.options.quota_bytes else { return Ok(()) };
-        while self.held_bytes + bytes > quota {
-            let orphans = index::unreferenced(&self.index, EVICTION_BATCH)?;
-            let held_before = self.held_bytes;
-            // Some more than is needed, so that the next block need not wait for a sync as well.
-            let wanted = (self.held_bytes + bytes - quota).max(quota / EVICTION_SHARE);
-            let mut removed = Removed::default();
-            for hash in &orphans {
-                if removed.bytes < wanted {
-                    self.delete(hash, &mut removed)?;
-                }
-            }
-            self.sync()?;
-            self.compact()?;
-            self.begin()?;
-            if orphans.is_empty() && self.held_bytes >= held_before {
-                return Err(StoreError::OverQuota);
-            }
         }
         Ok(())
     }
@@ -588,41 +545,6 @@ impl LocalStore {
         self.commit()?;
         self.give_back();
         Ok(())
-    }
-
-    /// Gives the space of forgotten blocks back, as far as whole pages go. Where that cannot be
-    /// done the space stays taken, and nothing else is wrong.
-    fn give_back(&mut self) {
-        // The piece that is being filled will be written again, over any hole in it.
-        let (number, piece) = (self.pack.number, self.pack.staged_from);
-        let is_settled = |place: &Place| place.pack != number || place.offset < piece;
-        let (mut freed, later) = std::mem::take(&mut self.freed).into_iter().partition(is_settled);
-        self.freed = later;
-        let freed: &mut Vec<Place> = &mut freed;
-        freed.sort_unstable_by_key(|place| (place.pack, place.offset));
-        // Neighbours go as one: small blocks have no page of their own.
-        let ranges =
-            freed.chunk_by(|a, b| a.pack == b.pack && a.offset + a.record_bytes() == b.offset);
-        let mut open: Option<(u32, Box<dyn medium::PackFile>)> = None;
-        for range in ranges {
-            let (Some(first), Some(last)) = (range.first(), range.last()) else { continue };
-            // The first header stays, to tell where the next record is.
-            let start = first.offset + record::HEADER_BYTES as u64;
-            let start = start.next_multiple_of(PAGE_BYTES);
-            let end = last.offset + last.record_bytes();
-            let end = end - end % PAGE_BYTES;
-            if start >= end {
-                continue;
-            }
-            if open.as_ref().is_none_or(|(number, _)| *number != first.pack) {
-                open = self.medium.open_pack(first.pack).ok().map(|file| (first.pack, file));
-            }
-            let Some((number, file)) = &open else { continue };
-            match file.punch(start..end) {
-                Ok(()) => self.held_bytes = self.held_bytes.saturating_sub(end - start),
-                Err(error) => log::debug!("space of pack {number} is not given back: {error}"),
-            }
-        }
     }
 
     fn fail(&mut self, error: &io::Error) -> StoreError {

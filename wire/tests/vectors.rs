@@ -407,6 +407,10 @@ fn every_rule_has_a_vector_and_every_vector_a_rule() {
         else {
             continue;
         };
+        // Those of protected manifests have vectors of their own.
+        if rule.starts_with("P-") {
+            continue;
+        }
         rules += 1;
         assert_eq!(rule, format!("W-{rules}"), "the rules are numbered in their order");
         let [taken, refused] = shown.remove(rule).unwrap_or_default();

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(file_name("attachment; filename=\"a b.txt\"").as_deref(), Some("a b.txt"));
         assert_eq!(file_name("attachment; filename=a.txt").as_deref(), Some("a.txt"));
         let both = "attachment; filename=\"_.txt\"; filename*=UTF-8''%C4%85.txt";
-        assert_eq!(file_name(both).as_deref(), Some("ą.txt"));
+        assert_eq!(file_name(both).as_deref(), Some("\u{105}.txt"));
         for bad in ["", "attachment", "inline; filename=\"\"", "x; filename=\"../a\""] {
             assert_eq!(file_name(bad), None, "{bad}");
         }
