@@ -263,7 +263,9 @@ impl Worker {
     }
 
     fn leave(&mut self, reason: &str) {
-        log::info!("the DHT cannot be entered: {reason}");
+        let again = self.rejoin_wait > REJOIN_MIN;
+        let level = if again { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "the DHT cannot be entered: {reason}; it is tried again later");
         (self.dht, self.entering) = (None, None);
         self.rejoin_at = Instant::now() + self.rejoin_wait;
         self.rejoin_wait = (self.rejoin_wait * 2).min(REJOIN_MAX);
