@@ -3,6 +3,7 @@
 mod exchange;
 mod pinning;
 mod protected;
+mod providing;
 
 pub use protected::RepairReport;
 
@@ -194,7 +195,7 @@ impl Node {
             NetworkStore::new(disk.clone(), reactor.clone(), metrics.clone(), held_bytes_max);
         let addresses = setup.addresses().to_vec();
         let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
-        let pinned = pinned.map(|dataset| dataset.info.root);
+        let pinned = pinned.flat_map(|dataset| providing::names(&dataset.info));
         let discovery = discovery::Settings::of(&config, identity.peer_id(), &addresses, pinned);
         let discovery = Discovery::start(&discovery, reactor.clone())
             .map_err(|error| StartError::Io("discovery", error))?;
@@ -406,7 +407,13 @@ impl Node {
         input: &mut dyn Read,
         progress: &mut dyn FnMut(u64),
     ) -> Result<CarImport, CarImportError> {
-        car_import::import(&self.0.disk, &self.0.pool, input, unix_seconds(), progress)
+        let now = unix_seconds();
+        let imported = car_import::import(&self.0.disk, &self.0.pool, input, now, progress)?;
+        let pinned = imported.roots.iter().filter(|root| root.pinned);
+        pinned.filter_map(|root| root.cid.parse().ok()).for_each(|root| {
+            self.0.discovery.announce(&root);
+        });
+        Ok(imported)
     }
 
     /// Keeps a dataset: fetches what lacks, and returns when all of it is verified and synced.
@@ -444,8 +451,7 @@ impl Node {
                     created: unix_seconds(),
                     protection: None,
                 };
-                disk.finish_dataset(dataset, info)?;
-                self.0.discovery.announce(cid);
+                self.finish_dataset(dataset, info)?;
                 Ok(done)
             }
             Err(error) => {
@@ -467,7 +473,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
-        self.0.discovery.withdraw(cid);
+        self.withdraw(cid)?;
         self.0.disk.set_pinned(cid, false)
     }
 
@@ -476,7 +482,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
-        self.0.discovery.withdraw(cid);
+        self.withdraw(cid)?;
         self.0.disk.remove_dataset(cid)
     }
 

@@ -134,8 +134,7 @@ impl Node {
             created: unix_seconds(),
             protection: options.protect.map(|shape| protection(root, shape, None)),
         };
-        disk.finish_dataset(dataset, info)?;
-        self.0.discovery.announce(&cid);
+        self.finish_dataset(dataset, info)?;
         let blocks = disk.dataset(&cid)?.map_or(0, |dataset| dataset.blocks);
         Ok(Stored { cid, root, size, blocks })
     }
@@ -232,7 +231,7 @@ impl Node {
             created: known.map_or_else(unix_seconds, |known| known.info.created),
             protection: Some(protection(manifest.root, manifest.shape, slot)),
         };
-        self.0.disk.finish_dataset(dataset, info)?;
+        self.finish_dataset(dataset, info)?;
         Ok(done)
     }
 

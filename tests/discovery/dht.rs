@@ -90,6 +90,28 @@ fn a_cid_alone_is_enough() {
 }
 
 #[test]
+fn a_protected_dataset_is_found_by_both_its_names_and_a_slot_by_the_manifests() {
+    let dir = tempfile::tempdir().unwrap();
+    let testnet = Testnet::builder(20).build().unwrap();
+    let bootstrap = &testnet.bootstrap[..3];
+    let a = start(&dir.path().join("a"), bootstrap, &[]);
+    let file = make_file(&dir.path().join("file"), 5 << 20, 202);
+    let put = a.run(&["put", "--json", "--data", "2", "--parity", "1", file.to_str().unwrap()]);
+    let put: serde_json::Value = serde_json::from_slice(&put.stdout).unwrap();
+    let (cid, root) = (put["cid"].as_str().unwrap(), put["root"].as_str().unwrap());
+    assert_ne!(cid, root);
+    loop_until("both are announced", || (announcements(&a) == 2).then_some(()));
+
+    let b = start(&dir.path().join("b"), bootstrap, &[]);
+    assert!(b.run(&["pin", cid, "--slot", "0/3"]).status.success());
+    assert_eq!(peers(&b), [(id(&a).into(), "dht".into())]);
+    loop_until("the slot is announced", || (announcements(&b) == 1).then_some(()));
+    let c = start(&dir.path().join("c"), bootstrap, &[]);
+    let (response, _) = get(&c, root);
+    assert!(response.body == fs::read(file).unwrap(), "other bytes came");
+}
+
+#[test]
 fn a_swarm_with_a_key_is_silent_in_the_dht() {
     let dir = tempfile::tempdir().unwrap();
     let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
