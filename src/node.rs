@@ -16,7 +16,7 @@ use crate::{
     discovery::{self, Discovery},
     disk::{Disk, VerifyReport},
     engine::{Engine, Input},
-    erasure::{Manifest, Shape},
+    erasure::Shape,
     fetch::{FetchProgress, fetch_dataset},
     import::{ImportError, Importer},
     ledger::Ledger,
@@ -289,6 +289,9 @@ impl Node {
         options: PutOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
+        if options.protect.is_some() && path.is_file() {
+            return self.put_file_protected(path, options, progress);
+        }
         self.import(options, progress, |importer| importer.path(path))
     }
 
@@ -366,9 +369,22 @@ impl Node {
     /// # Errors
     /// As [`resolve::resolve`].
     pub fn resolve(&self, root: &Cid, path: &[String], scope: Scope) -> Result<Resolved, GetError> {
-        if Manifest::may_be(root) {
-            return self.resolve_protected(root, path, scope);
+        if let Some(resolved) = self.resolve_protected(root, path, scope)? {
+            return Ok(resolved);
         }
+        self.resolve_as_it_is(root, path, scope)
+    }
+
+    /// As [`Self::resolve`], but a protected manifest is linked data as any other.
+    ///
+    /// # Errors
+    /// As [`resolve::resolve`].
+    pub fn resolve_as_it_is(
+        &self,
+        root: &Cid,
+        path: &[String],
+        scope: Scope,
+    ) -> Result<Resolved, GetError> {
         resolve::resolve(&mut self.source(root, scope), root, path)
     }
 
@@ -433,7 +449,7 @@ impl Node {
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        if Manifest::may_be(cid) {
+        if self.manifest(cid, Scope::Network)?.is_some() {
             return self.pin_protected(cid, None, progress);
         }
         let disk = &self.0.disk;

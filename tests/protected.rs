@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "shared with the tests of the flow")]
 mod node;
 
+use barrow::erasure::{List, Manifest};
 use node::{Node, make_file, run};
 use std::{
     fs,
@@ -112,6 +113,25 @@ fn protect_gives_the_cid_that_put_gives() {
     assert_eq!((&protected["cid"], &protected["root"]), (&cid.into(), &root.into()));
     let wrong = run(&store, &["put", file.to_str().unwrap(), "--data", "0", "--parity", "2"]);
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn a_manifest_is_data_where_it_is_asked_for_as_such_and_other_data_is_no_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 1_000, 8);
+    let node = Node::start(&dir.path().join("store"), &[]);
+    let (cid, root) = put(&node.dir, &file, 2, 1);
+    let block = node.get(&format!("/ipfs/{cid}?format=dag-cbor"));
+    assert_eq!(block.status, 200);
+    let manifest = Manifest::decode(&block.body.into()).unwrap();
+    assert_eq!(manifest.root.to_string(), root);
+    // The list of stripes is DAG-CBOR too, and stands for itself.
+    let list = &manifest.lists[0].to_string();
+    let block = node.get(&format!("/ipfs/{list}?format=dag-cbor"));
+    assert!(List::decode(&block.body.into(), &manifest, 0).is_ok());
+    let pinned = node.run(&["pin", list]);
+    assert!(pinned.status.success(), "{pinned:?}");
+    assert_eq!(node.get(&format!("/ipfs/{cid}")).body, fs::read(&file).unwrap());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::{
     block::Block,
     dag,
     disk::{DatasetId, VerifyReport},
-    erasure::{Manifest, Shape},
+    erasure::{Manifest, ManifestError, Shape},
     fetch::FetchProgress,
     import::{ImportError, Importer},
     local_store::{Dataset, DatasetInfo, Protection, Slot},
@@ -14,7 +14,7 @@ use crate::{
     store_stream::{GetError, Scope},
 };
 use barrow_wire::{Cid, Codec, Multihash};
-use std::io::Read;
+use std::{fs::File, io::Read, path::Path};
 
 /// What a `verify --repair` came to.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,18 @@ impl Node {
             }
             Ok((protector.finish(file.cid, file.size, &mut sink)?, file.cid, file.size))
         })
+    }
+
+    /// As [`Self::put_with`] of a file: its parity is made as it is read.
+    pub(super) fn put_file_protected(
+        &self,
+        path: &Path,
+        options: PutOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Stored, PutError> {
+        let named = |error| PutError::Import(ImportError::Read(Some(path.into()), error));
+        let mut file = File::open(path).map_err(named)?;
+        self.put_with(&mut file, options, progress)
     }
 
     /// Adds what is above the leaves of a file with raw ones; all of it was just stored.
@@ -164,22 +176,31 @@ impl Node {
 
     // --- Reading ---
 
-    /// Follows a path below what a manifest protects.
+    /// What a protected manifest says; `None` if the block is something else.
+    pub(super) fn manifest(&self, cid: &Cid, scope: Scope) -> Result<Option<Manifest>, GetError> {
+        if !Manifest::may_be(cid) {
+            return Ok(None);
+        }
+        match Manifest::decode(&self.source(cid, scope).block(cid)?) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(ManifestError::Kind | ManifestError::Cbor(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Follows a path below what a manifest protects; `None` if the block is no manifest.
     pub(super) fn resolve_protected(
         &self,
         cid: &Cid,
         path: &[String],
         scope: Scope,
-    ) -> Result<Resolved, GetError> {
-        let manifest = Manifest::decode(&self.source(cid, scope).block(cid)?)?;
-        if Manifest::may_be(&manifest.root) {
-            // What protects a manifest protects no file.
-            return Err(crate::unixfs::UnixFsError::Unsupported.into());
-        }
+    ) -> Result<Option<Resolved>, GetError> {
+        let Some(manifest) = self.manifest(cid, scope)? else { return Ok(None) };
         self.0.mending.learn(&manifest.root, *cid);
-        let resolved = self.resolve(&manifest.root, path, scope)?;
+        // What protects a manifest protects no file: that one is data as it is.
+        let resolved = self.resolve_as_it_is(&manifest.root, path, scope)?;
         self.0.mending.learn(&resolved.cid, *cid);
-        Ok(resolved)
+        Ok(Some(resolved))
     }
 
     fn mender(
@@ -310,9 +331,9 @@ impl Node {
     ) -> Result<FetchProgress, GetError> {
         let known = self.0.disk.dataset(cid)?;
         let slot = known.and_then(|dataset| dataset.info.protection).and_then(|p| p.slot);
-        match Manifest::may_be(cid) {
-            true => self.pin_protected(cid, slot, progress),
-            false => self.pin(cid, progress),
+        match slot {
+            Some(slot) => self.pin_protected(cid, Some(slot), progress),
+            None => self.pin(cid, progress),
         }
     }
 
@@ -349,10 +370,9 @@ impl Node {
     fn lacks_something(&self, dataset: &Dataset) -> Result<bool, GetError> {
         let cid = dataset.info.root;
         let slot = dataset.info.protection.as_ref().and_then(|p| p.slot);
-        let looked = if Manifest::may_be(&cid) {
-            self.lacks_shards(&cid, slot)
-        } else {
-            self.lacks_block(&cid)
+        let looked = match dataset.info.protection {
+            Some(_) => self.lacks_shards(&cid, slot),
+            None => self.lacks_block(&cid),
         };
         match looked {
             Err(GetError::NotFound) => Ok(true),

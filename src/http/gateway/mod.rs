@@ -95,7 +95,7 @@ fn get(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
 
 /// A file, a directory, or a block of linked data as itself.
 fn deserialized(asked: &Asked<'_, '_>, format: Option<Format>) -> Reply {
-    let Resolved { cid, kind, followed } = match asked.resolve() {
+    let Resolved { cid, kind, followed } = match asked.resolve(format) {
         Ok(resolved) => resolved,
         Err(failed) => return asked.missing(&failed),
     };
@@ -150,8 +150,14 @@ impl Asked<'_, '_> {
         self.request.method == "HEAD"
     }
 
-    fn resolve(&self) -> Result<Resolved, GetError> {
-        self.node.resolve(&self.cid, &self.path, self.scope)
+    /// A protected manifest stands for what it protects, unless it is asked for as data.
+    fn resolve(&self, format: Option<Format>) -> Result<Resolved, GetError> {
+        match format {
+            Some(Format::Codec(_)) => self.node.resolve_as_it_is(&self.cid, &self.path, self.scope),
+            Some(Format::Raw | Format::Car | Format::Html) | None => {
+                self.node.resolve(&self.cid, &self.path, self.scope)
+            }
+        }
     }
 
     /// What is missing in the store alone is no error of the node's.
