@@ -183,3 +183,30 @@ fn a_car_may_be_streamed_from_standard_input_and_hostile_headers_take_no_memory(
     assert!(message.contains("header"), "{message}");
     assert!(node.peak_mib() < 64, "{} MiB", node.peak_mib());
 }
+
+#[test]
+fn what_is_on_the_denylist_is_not_served_in_any_form_or_through_any_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("denied"), "denied").unwrap();
+    fs::write(tree.join("fine"), "fine").unwrap();
+    let home = dir.path().join("node");
+    let cid = node::put(&home, &tree);
+    let denied = node::put(&home, &tree.join("denied"));
+    let list = dir.path().join("list");
+    fs::write(&list, format!("{denied} # as an example\n")).unwrap();
+    let node = Node::start_with(&home, &[], &["--denylist", list.to_str().unwrap()]);
+    for path in [
+        format!("/ipfs/{denied}"),
+        format!("/ipfs/{denied}?format=raw"),
+        format!("/ipfs/{denied}?format=car"),
+        format!("/ipfs/{cid}/denied"),
+        format!("/ipfs/{cid}/denied?format=car"),
+        format!("/api/codex/v1/data/{denied}"),
+        format!("/api/storage/v1/data/{denied}/network/stream"),
+    ] {
+        assert_eq!(node.get(&path).status, 410, "{path}");
+    }
+    assert_eq!(node.get(&format!("/ipfs/{cid}/fine")).body, b"fine");
+}

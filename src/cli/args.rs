@@ -80,6 +80,7 @@ pub const COMMANDS: &[Command] = &[
             flag("allow-peer", "ID", "a peer that is trusted, may be repeated"),
             flag("allow-host", "NAME", "a name that the node answers to, may be repeated"),
             flag("allow-origin", "URL", "an origin whose pages may use the API, may be repeated"),
+            flag("denylist", "F", "a file of CIDs that are not served over HTTP"),
             flag("limit-up", "BPS", "bytes a second to peers"),
             flag("limit-down", "BPS", "bytes a second from peers"),
             flag("price", "N", "units that a MiB costs here [default: 0]"),

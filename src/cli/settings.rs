@@ -185,6 +185,7 @@ impl Sources<'_> {
         }
         config.allow_hosts = self.all("allow-host")?;
         config.allow_origins = self.all("allow-origin")?;
+        config.denylist = self.last("denylist")?.map(PathBuf::from);
         if let Some(path) = self.last("swarm-key-file")? {
             config.swarm_key = Some(swarm_key(&path)?);
         }

@@ -2,6 +2,7 @@
 
 mod api;
 mod codex;
+mod denylist;
 mod events;
 mod gateway;
 mod jobs;
@@ -35,6 +36,7 @@ struct App {
     statuses: Arc<Statuses>,
     transfers: transfers::Transfers,
     events: events::Events,
+    denylist: denylist::Denylist,
 }
 
 /// The HTTP side of a node.
@@ -58,6 +60,10 @@ impl HttpServer {
             statuses: statuses.clone(),
             transfers: transfers::Transfers::default(),
             events: events::Events::default(),
+            denylist: config
+                .denylist
+                .as_deref()
+                .map_or_else(|| Ok(denylist::Denylist::default()), denylist::Denylist::read)?,
         };
         let events = app.events.clone();
         let handler = Arc::new(move |request: &mut Request<'_>| route(&app, request));
@@ -94,7 +100,7 @@ fn route(app: &App, request: &mut Request<'_>) -> Reply {
     let path = request.path.clone();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
-        ("ipfs", rest) => gateway::answer(&app.node, request, rest),
+        ("ipfs", rest) => gateway::answer(app, request, rest),
         ("api", rest) => match rest.split_once('/') {
             Some(("v1", rest)) => api::answer(app, request, rest),
             Some(("codex" | "storage", rest)) => match rest.strip_prefix("v1/") {

@@ -14,12 +14,16 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
     match (&method[..], &parts[..]) {
         ("GET", ["data"]) => data::list(app),
         ("POST", ["data"]) => data::upload(app, request),
-        ("GET", ["data", cid]) => with_cid(cid, |cid| data::local(app, request, &cid)),
+        ("GET", ["data", cid]) => {
+            with_cid(cid, |cid| allow(app, &cid, || data::local(app, request, &cid)))
+        }
         ("DELETE", ["data", cid]) => with_cid(cid, |cid| data::delete(app, &cid)),
         ("GET", ["data", cid, "exists"]) => with_cid(cid, |cid| data::exists(app, &cid)),
-        ("POST", ["data", cid, "network"]) => with_cid(cid, |cid| data::fetch(app, &cid)),
+        ("POST", ["data", cid, "network"]) => {
+            with_cid(cid, |cid| allow(app, &cid, || data::fetch(app, &cid)))
+        }
         ("GET", ["data", cid, "network", "stream"]) => {
-            with_cid(cid, |cid| data::network(app, request, &cid))
+            with_cid(cid, |cid| allow(app, &cid, || data::network(app, request, &cid)))
         }
         ("GET", ["data", cid, "network", "manifest"]) => {
             with_cid(cid, |cid| data::manifest(app, &cid))
@@ -68,4 +72,9 @@ fn with_cid(name: &str, act: impl FnOnce(Cid) -> Reply) -> Reply {
         Ok(cid) => act(cid),
         Err(failed) => error(400, "bad_request", &format!("{name:?}: {failed}")),
     }
+}
+
+/// Does what the denylist does not forbid.
+fn allow(app: &App, cid: &Cid, act: impl FnOnce() -> Reply) -> Reply {
+    app.denylist.check(&[*cid]).map_or_else(|reply| reply, |()| act())
 }

@@ -51,9 +51,9 @@ pub(super) fn mismatch(codec: Codec) -> Reply {
 }
 
 pub(super) fn raw(asked: &Asked<'_, '_>) -> Reply {
-    let followed = match asked.node.follow(&asked.cid, &asked.path, asked.scope) {
+    let followed = match asked.follow() {
         Ok(followed) => followed,
-        Err(failed) => return asked.missing(&failed),
+        Err(reply) => return reply,
     };
     if !followed.rest.is_empty() {
         return error(404, "not_found", "the path ends within a block");

@@ -19,9 +19,9 @@ pub(super) fn answer(asked: &Asked<'_, '_>) -> Reply {
         Ok(options) => options,
         Err(message) => return error(400, "bad_request", &message),
     };
-    let followed = match asked.node.follow(&asked.cid, &asked.path, asked.scope) {
+    let followed = match asked.follow() {
         Ok(followed) => followed,
-        Err(failed) => return asked.missing(&failed),
+        Err(reply) => return reply,
     };
     let key = format!("{:?} {options:?}", asked.path);
     let hash = xxhash_rust::xxh3::xxh3_64(key.as_bytes());

@@ -23,6 +23,9 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed) -> Reply {
     let cid = followed.cid;
     match asked.node.follow(&cid, &["index.html".to_owned()], asked.scope) {
         Ok(index) => {
+            if let Err(reply) = asked.denylist.check(&[index.cid]) {
+                return reply;
+            }
             // It is tagged as the directory: it is what this URL names.
             let name = Some("index.html".to_owned());
             let shown = Shown { cid: index.cid, tag: cid, name, kind: None };

@@ -16,11 +16,11 @@ pub(super) use content::{disposition, is_unchanged, unchanged, wanted_range};
 pub(super) use file::FileBody;
 pub(crate) use listing::escape_url;
 
-use super::{error, get_error};
+use super::{App, denylist::Denylist, error, get_error};
 use crate::{
     gate::{Reply, ReplyBody, Request},
     node::Node,
-    resolve::{Resolved, ResolvedKind},
+    resolve::{Followed, Resolved, ResolvedKind},
     store_stream::{GetError, Scope},
 };
 use barrow_wire::{Cid, Codec};
@@ -31,6 +31,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 /// What a client asked for, understood.
 struct Asked<'a, 'b> {
     node: &'a Node,
+    denylist: &'a Denylist,
     request: &'a Request<'b>,
     cid: Cid,
     path: Vec<String>,
@@ -39,9 +40,9 @@ struct Asked<'a, 'b> {
     scope: Scope,
 }
 
-pub(super) fn answer(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
+pub(super) fn answer(app: &App, request: &Request<'_>, rest: &str) -> Reply {
     let reply = match &request.method[..] {
-        "GET" | "HEAD" => get(node, request, rest),
+        "GET" | "HEAD" => get(app, request, rest),
         "OPTIONS" => Reply { status: 204, headers: Vec::new(), body: ReplyBody::Absent(None) },
         _ => error(405, "method_not_allowed", "content is only read here").with("allow", METHODS),
     };
@@ -60,11 +61,11 @@ pub(super) fn with_cors(reply: Reply) -> Reply {
         )
 }
 
-fn get(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
+fn get(app: &App, request: &Request<'_>, rest: &str) -> Reply {
     if request.header("service-worker") == Some("script") {
         return error(400, "bad_request", "a service worker cannot be registered here");
     }
-    let asked = match parse(node, request, rest) {
+    let asked = match parse(app, request, rest) {
         Ok(asked) => asked,
         Err(reply) => return reply,
     };
@@ -97,7 +98,7 @@ fn get(node: &Node, request: &Request<'_>, rest: &str) -> Reply {
 fn deserialized(asked: &Asked<'_, '_>, format: Option<Format>) -> Reply {
     let Resolved { cid, kind, followed } = match asked.resolve(format) {
         Ok(resolved) => resolved,
-        Err(failed) => return asked.missing(&failed),
+        Err(reply) => return reply,
     };
     if !followed.rest.is_empty() {
         let message = "the path ends within a block, at something that is no link";
@@ -128,7 +129,7 @@ fn deserialized(asked: &Asked<'_, '_>, format: Option<Format>) -> Reply {
 }
 
 fn parse<'a, 'b>(
-    node: &'a Node,
+    app: &'a App,
     request: &'a Request<'b>,
     rest: &str,
 ) -> Result<Asked<'a, 'b>, Reply> {
@@ -142,7 +143,8 @@ fn parse<'a, 'b>(
         .collect::<Result<_, _>>()?;
     let cached = request.header("cache-control").unwrap_or_default().contains("only-if-cached");
     let scope = if cached { Scope::Local } else { Scope::Network };
-    Ok(Asked { node, request, cid, path, trailing_slash: rest.ends_with('/'), scope })
+    let (node, denylist) = (&app.node, &app.denylist);
+    Ok(Asked { node, denylist, request, cid, path, trailing_slash: rest.ends_with('/'), scope })
 }
 
 impl Asked<'_, '_> {
@@ -150,14 +152,28 @@ impl Asked<'_, '_> {
         self.request.method == "HEAD"
     }
 
-    /// A protected manifest stands for what it protects, unless it is asked for as data.
-    fn resolve(&self, format: Option<Format>) -> Result<Resolved, GetError> {
-        match format {
+    /// Follows the path, and looks at what is there. A protected manifest stands for what it
+    /// protects, unless it is asked for as data.
+    fn resolve(&self, format: Option<Format>) -> Result<Resolved, Reply> {
+        self.denylist.check(&[self.cid])?;
+        let resolved = match format {
             Some(Format::Codec(_)) => self.node.resolve_as_it_is(&self.cid, &self.path, self.scope),
             Some(Format::Raw | Format::Car | Format::Html) | None => {
                 self.node.resolve(&self.cid, &self.path, self.scope)
             }
-        }
+        };
+        let resolved = resolved.map_err(|failed| self.missing(&failed))?;
+        self.denylist.check(&resolved.followed.roots)?;
+        Ok(resolved)
+    }
+
+    /// Follows the path to a block, whatever it is.
+    fn follow(&self) -> Result<Followed, Reply> {
+        self.denylist.check(&[self.cid])?;
+        let followed = self.node.follow(&self.cid, &self.path, self.scope);
+        let followed = followed.map_err(|failed| self.missing(&failed))?;
+        self.denylist.check(&followed.roots)?;
+        Ok(followed)
     }
 
     /// What is missing in the store alone is no error of the node's.
