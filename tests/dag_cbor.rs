@@ -1,5 +1,7 @@
 //! DAG-CBOR has one form for each value, and what is not that form is refused before it costs.
 
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
 use barrow::{
     Cid, Codec, Multihash,
     dag_cbor::{DagCborError as Error, ITEMS_MAX, Map, Value},

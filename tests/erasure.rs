@@ -1,5 +1,7 @@
 //! Any k of k + m shards give all, and a manifest that lies is refused by name.
 
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
 use barrow::{
     Cid, Codec, Multihash,
     dag_cbor::{Map, Value},

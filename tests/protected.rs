@@ -1,5 +1,7 @@
 //! Protected datasets with real processes: slots on many nodes, losses, ranges and repair.
 
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
 #[path = "flow/node.rs"]
 #[expect(dead_code, reason = "shared with the tests of the flow")]
 mod node;

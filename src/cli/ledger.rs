@@ -25,7 +25,11 @@ fn show(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let entries = match &access {
         Access::Serving(client) => match client.get_json("/api/v1/ledger")?["peers"].take() {
             Value::Array(entries) => Ok(entries),
-            _ => Ok(Vec::new()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => Ok(Vec::new()),
         },
         Access::Own(node) => crate::http::ledger_json(node.ledger()),
     };

@@ -82,10 +82,10 @@ impl From<io::Error> for CliError {
 
 impl From<GetError> for CliError {
     fn from(error: GetError) -> Self {
-        match error {
-            GetError::Erasure(ErasureError::StripeLost { .. }) => Self::Partial(error.to_string()),
-            _ => Self::Failed(error.to_string()),
+        if let GetError::Erasure(ErasureError::StripeLost { .. }) = error {
+            return Self::Partial(error.to_string());
         }
+        Self::Failed(error.to_string())
     }
 }
 

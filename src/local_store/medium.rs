@@ -85,7 +85,7 @@ pub trait PackFile: Send + Sync {
     ///
     /// # Errors
     /// If the file system fails.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Bytes that it takes on disk.
     ///
@@ -245,7 +245,7 @@ impl DirectPack {
 }
 
 impl PackFile for DirectPack {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

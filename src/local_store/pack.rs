@@ -50,7 +50,7 @@ impl OpenPack {
         end: u64,
     ) -> io::Result<Self> {
         let file = medium.open_pack(number)?;
-        if file.len()? != end {
+        if file.size()? != end {
             file.set_len(end)?;
             file.sync()?;
         }

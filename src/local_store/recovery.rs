@@ -127,7 +127,7 @@ fn scan(
     tally: &mut Tally,
 ) -> Result<u64, StoreError> {
     let file = medium.read_pack(number)?;
-    let len = file.len()?;
+    let len = file.size()?;
     if tally.pack(number).synced < len {
         // What is read now may be in the page cache alone.
         medium.open_pack(number)?.sync()?;

@@ -133,7 +133,11 @@ impl Node {
                 disk.discard_dataset(dataset);
                 return Err(match error {
                     ImportError::Protect(ProtectError::Store(error)) => PutError::Store(error),
-                    error => PutError::Import(error),
+                    error @ (ImportError::Read(..)
+                    | ImportError::Unsupported(_)
+                    | ImportError::Tree(_)
+                    | ImportError::Protect(_)
+                    | ImportError::Worker) => PutError::Import(error),
                 });
             }
         };

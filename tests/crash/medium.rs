@@ -259,7 +259,7 @@ impl Handle {
 }
 
 impl PackFile for Handle {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.look(|pack| pack.now.len() as u64)
     }
 

@@ -1,0 +1,204 @@
+//! The store under real processes: killed at any moment, on a full disk, with bits flipped.
+//!
+//! `BARROW_KILL_ROUNDS` and `BARROW_FULL_ROUNDS` say how often (5 each by default; 200 and 100 in
+//! CI; `BARROW_KILL_ROUNDS=2000 cargo test --release --test durability killed` is the long run).
+
+#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+
+#[allow(dead_code)]
+#[path = "flow/node.rs"]
+mod node;
+
+use barrow::{
+    Block, Cid, Codec, Pool,
+    disk::{DatasetInfo, Disk},
+    local_store::{LocalStore, StoreOptions},
+    metrics::Metrics,
+};
+use node::{Node, make_file, run};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+fn rounds(name: &str) -> u64 {
+    std::env::var(name).map_or(5, |text| text.parse().unwrap())
+}
+
+fn random(seed: u64) -> u64 {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (seed >> 7);
+    x ^= x >> 29;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^ (x >> 32)
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_node_that_is_killed_at_any_moment() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let data = dir.path().join("data");
+    let mut acknowledged: Vec<(String, u64, u64)> = Vec::new();
+    for round in 0..rounds("BARROW_KILL_ROUNDS") {
+        // Opens each time without help.
+        let node = Node::start(&data, &[]);
+        let recent = acknowledged.iter().rev().take(4);
+        let picked = acknowledged.get(random(round) as usize % acknowledged.len().max(1));
+        recent.chain(picked).for_each(|known| check(&node, dir.path(), known));
+        let stop = AtomicBool::new(false);
+        let new = thread::scope(|scope| {
+            let putting = scope.spawn(|| {
+                let mut new = Vec::new();
+                for n in 0.. {
+                    let (seed, len) = (round * 1_000 + n, random(round * 1_000 + n) % 3_000_000);
+                    let file = make_file(&dir.path().join("in"), len, seed);
+                    let put = run(&data, &["put", file.to_str().unwrap()]);
+                    if stop.load(Ordering::Acquire) && !put.status.success() {
+                        return new;
+                    }
+                    if put.status.success() {
+                        let cid = String::from_utf8(put.stdout).unwrap().trim().to_owned();
+                        new.push((cid, len, seed));
+                    }
+                    if stop.load(Ordering::Acquire) {
+                        return new;
+                    }
+                }
+                new
+            });
+            thread::sleep(Duration::from_millis(20 + random(round ^ 77) % 180));
+            stop.store(true, Ordering::Release);
+            node.kill();
+            putting.join().unwrap()
+        });
+        acknowledged.extend(new);
+    }
+    assert!(!acknowledged.is_empty(), "nothing was put at all");
+    let node = Node::start(&data, &[]);
+    acknowledged.iter().for_each(|known| check(&node, dir.path(), known));
+    let verify = node.run(&["verify"]);
+    assert!(verify.status.success(), "{verify:?}");
+    eprintln!("{} datasets, all there", acknowledged.len());
+}
+
+fn check(node: &Node, dir: &Path, (cid, len, seed): &(String, u64, u64)) {
+    let path = format!("/ipfs/{cid}");
+    let got = node.request("GET", &path, &[("Cache-Control", "only-if-cached")]);
+    let expected = fs::read(make_file(&dir.join("expected"), *len, *seed)).unwrap();
+    assert!(got.status == 200 && got.body == expected, "{cid}: {}", got.status);
+}
+
+/// A file system of few bytes; it goes with this value.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    /// `None` where nothing may be mounted.
+    fn mount(path: &'a Path) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted =
+            mount.args(["-t", "tmpfs", "-o", "size=64m", "barrow-test"]).arg(path).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_put_alone_and_what_is_deleted_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount_point = dir.path().join("disk");
+    let count = rounds("BARROW_FULL_ROUNDS");
+    for round in 0..count {
+        let Some(disk) = SmallDisk::mount(&mount_point) else {
+            return eprintln!("nothing may be mounted here; not tried");
+        };
+        fill(&disk, dir.path(), 100_000 + 120_000 * (round * 100 / count));
+    }
+}
+
+/// Puts with `free` bytes left of the disk.
+fn fill(disk: &SmallDisk<'_>, dir: &Path, free: u64) {
+    let data = disk.0.join("data");
+    let first = make_file(&dir.join("first"), 4_000_000, 1);
+    let large = make_file(&dir.join("large"), 9_000_000, 2);
+    let kept = node::put(&data, &first);
+    let left = rustix::fs::statvfs(disk.0).unwrap();
+    let filler = (left.f_bavail * left.f_frsize).saturating_sub(free);
+    let file = fs::File::create(disk.0.join("filler")).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, filler.max(1)).unwrap();
+
+    let put = run(&data, &["put", large.to_str().unwrap()]);
+    if !put.status.success() {
+        let told = String::from_utf8_lossy(&put.stderr);
+        assert_eq!(put.status.code(), Some(1), "{free} bytes: {told}");
+        assert!(told.contains("space") || told.contains("full"), "{free} bytes: {told}");
+    }
+    let out = dir.join("out");
+    let get = run(&data, &["get", &kept, "-o", out.to_str().unwrap()]);
+    assert!(get.status.success(), "{free} bytes: {get:?}");
+    assert!(fs::read(&out).unwrap() == fs::read(&first).unwrap());
+    fs::remove_file(out).unwrap();
+    let removed = run(&data, &["rm", &kept]);
+    assert!(removed.status.success(), "{free} bytes: {removed:?}");
+    let small = make_file(&dir.join("small"), 1_000_000, 3);
+    let again = run(&data, &["put", small.to_str().unwrap()]);
+    assert!(again.status.success(), "{free} bytes: {again:?}");
+}
+
+#[test]
+fn each_of_ten_thousand_flipped_bits_is_found_and_none_is_served() {
+    const BLOCKS: u64 = 10_000;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let open = || {
+        let store = LocalStore::open(dir.path(), StoreOptions::default()).unwrap();
+        Disk::start(store, Pool::new(32 << 20), Arc::new(Metrics::default())).unwrap()
+    };
+    let block = |n: u64| {
+        let data: Vec<u8> = (0..256).flat_map(|at| random(n * 256 + at).to_le_bytes()).collect();
+        Block::of(data.into()).unwrap()
+    };
+    let disk = open();
+    let id = disk.begin_dataset().unwrap();
+    (0..BLOCKS).for_each(|n| disk.put(block(n), Some(id)));
+    let info = DatasetInfo {
+        root: Cid::v1(Codec::Raw, *block(0).hash()),
+        size: BLOCKS * 2_048,
+        pinned: true,
+        name: None,
+        mimetype: None,
+        created: 0,
+        protection: None,
+    };
+    disk.finish_dataset(id, info).unwrap();
+    disk.shutdown();
+    drop(disk);
+
+    let path = dir.path().join("packs/00000001.pack");
+    let mut pack = fs::read(&path).unwrap();
+    for n in 0..BLOCKS {
+        // The pack's header, and each record's; any bit of the block itself.
+        let start = 64 + n as usize * (64 + 2_048) + 64;
+        let bit = random(n) as usize % (2_048 * 8);
+        pack[start + bit / 8] ^= 1 << (bit % 8);
+    }
+    fs::write(&path, pack).unwrap();
+    let disk = open();
+    for n in (0..BLOCKS).step_by(97) {
+        assert_eq!(disk.get(block(n).hash()).unwrap(), None, "block {n} is served");
+    }
+    let report = disk.verify(&mut |_| true).unwrap();
+    let unread = BLOCKS.div_ceil(97);
+    assert!(report.damaged.len() as u64 >= BLOCKS - unread, "{} found", report.damaged.len());
+    assert!((0..BLOCKS).all(|n| disk.get(block(n).hash()).unwrap().is_none()));
+    disk.shutdown();
+}
