@@ -1,7 +1,13 @@
 //! The contract's tables against what `barrow help` lists and what a node answers, so that neither
 //! drifts from the other.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[allow(dead_code)]
 #[path = "flow/node.rs"]

@@ -1,6 +1,12 @@
 //! DAG-CBOR has one form for each value, and what is not that form is refused before it costs.
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 use barrow::{
     Cid, Codec, Multihash,

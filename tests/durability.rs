@@ -3,7 +3,13 @@
 //! `BARROW_KILL_ROUNDS` and `BARROW_FULL_ROUNDS` say how often (5 each by default; 200 and 100 in
 //! CI; `BARROW_KILL_ROUNDS=2000 cargo test --release --test durability killed` is the long run).
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[allow(dead_code)]
 #[path = "flow/node.rs"]

@@ -1,6 +1,12 @@
 //! Any k of k + m shards give all, and a manifest that lies is refused by name.
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 use barrow::{
     Cid, Codec, Multihash,

@@ -1,7 +1,13 @@
 //! The gateway's other forms, between real processes: CARs in and out, large directories, ranges
 //! where blocks lack.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[path = "flow/node.rs"]
 #[allow(dead_code)]

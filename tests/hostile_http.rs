@@ -1,7 +1,13 @@
 //! Ambiguous and hostile requests to a real server: none gets a second response, none changes
 //! state, none stops the server.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[path = "flow/node.rs"]
 #[allow(dead_code)]

@@ -4,7 +4,13 @@
 //! `BARROW_LOAD=1000` sets how many idle ones there are (200 by default), half as many of each
 //! other kind; with figures like that it wants `ulimit -n 8192` and a release build.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[path = "flow/node.rs"]
 #[allow(dead_code)]

@@ -1,6 +1,12 @@
 //! Protected datasets with real processes: slots on many nodes, losses, ranges and repair.
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[path = "flow/node.rs"]
 #[expect(dead_code, reason = "shared with the tests of the flow")]

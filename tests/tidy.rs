@@ -1,6 +1,12 @@
 //! The house style, and who may use whom: what can be checked of it is checked here.
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 use std::{
     fs,

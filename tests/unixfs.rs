@@ -1,6 +1,12 @@
 //! CIDs equal IPFS's, and what was imported reads back from any offset.
 
-#![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 use barrow::{
     Block, Cid, Multihash, Pool,

@@ -6,7 +6,13 @@
 //! A sequence that fails is printed with its seed, made as short as it can be;
 //! `BARROW_CRASH_SEED` tries one.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 mod medium;
 mod model;

@@ -1,7 +1,13 @@
 //! A CID alone is enough: real nodes that find each other by the DHT, a router, other peers, or
 //! what they remember.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 #[path = "../flow/node.rs"]
 #[allow(dead_code)]

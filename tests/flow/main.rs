@@ -2,7 +2,13 @@
 //!
 //! `BARROW_FLOW_MIB` sets the size of the large file (48 by default).
 
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports by a panic")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 mod hostile;
 #[allow(dead_code)]

@@ -6,8 +6,13 @@
 //! `BARROW_SIM_LOG=1` asks for it. `BARROW_SIM_PLANT_SEEDS=200` says in how many seeds each
 //! planted fault is found, `BARROW_MODEL_STATES` how many states the model checker looks at.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it measured")]
-#![allow(clippy::wildcard_enum_match_arm, reason = "a rule looks at a few of many messages")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
 
 mod bytes_between;
 mod model;
