@@ -496,9 +496,13 @@ impl Disk {
 
     fn write_references(&self, store: &mut LocalStore, id: DatasetId, blocks: &[Multihash]) {
         for hash in blocks {
-            let noted = store.block_len(hash).and_then(|len| {
-                let len = len.ok_or(StoreError::BadIndex)?;
-                store.reference(id, hash, len.into())
+            let noted = store.block_len(hash).and_then(|len| match len {
+                Some(len) => store.reference(id, hash, len.into()),
+                // It can be read before the writer has it: then whoever put it is about to say so.
+                None => {
+                    let pending = self.0.pending.lock().get(hash).cloned();
+                    store.put(&pending.ok_or(StoreError::BadIndex)?, Some(id))
+                }
             });
             if let Err(error) = noted {
                 self.0.failed.lock().entry(id).or_insert(error);
