@@ -66,6 +66,9 @@ impl From<UnixFsError> for ImportError {
     }
 }
 
+/// Hears of a leaf's CID and block.
+pub type LeafHook<'a> = dyn FnMut(Cid, &Block) -> Result<(), ProtectError> + 'a;
+
 /// Makes blocks of what it is given, and hands each to a sink.
 pub struct Importer<'a> {
     /// How files become blocks.
@@ -77,7 +80,7 @@ pub struct Importer<'a> {
     /// Takes every block, each before the one that links to it.
     pub sink: &'a mut dyn FnMut(Block),
     /// Told of each chunk's block before the sink has it.
-    pub leaf: Option<&'a mut dyn FnMut(Cid, &Block) -> Result<(), ProtectError>>,
+    pub leaf: Option<&'a mut LeafHook<'a>>,
     /// Told of bytes as they are read.
     pub progress: &'a mut dyn FnMut(u64),
 }

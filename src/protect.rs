@@ -30,7 +30,7 @@ pub enum ProtectError {
     /// It is too large for a manifest.
     Manifest(ManifestError),
     /// A block of it is not here: protect what is whole.
-    Lacks(Cid),
+    Lacks(Box<Cid>),
     /// A block of it is not what its codec says.
     Malformed(UnixFsError),
     /// The store fails.
@@ -78,6 +78,9 @@ enum Sums {
     Working(Receiver<Vec<Vec<u8>>>),
 }
 
+/// The parity of a stripe, each shard with its hash.
+type Hashed = Vec<(Multihash, Vec<u8>)>;
+
 /// Takes leaves one after the other, and makes parity of them.
 pub struct Protector<'a> {
     code: Code,
@@ -91,7 +94,7 @@ pub struct Protector<'a> {
     batch_bytes: usize,
     sums: Sums,
     /// The stripe before, whose parity is being hashed.
-    closing: Option<(Stripe, Receiver<Vec<(Multihash, Vec<u8>)>>)>,
+    closing: Option<(Stripe, Receiver<Hashed>)>,
     /// Sums of stripes that are done: fresh memory costs more than the arithmetic.
     spare: Vec<Vec<u8>>,
     list: Vec<Stripe>,
@@ -310,7 +313,7 @@ pub fn protect_stored(
         if walked.contains(&hash) || protector.has_in_stripe(&hash) {
             continue;
         }
-        let block = disk.get(&hash)?.ok_or(ProtectError::Lacks(cid))?.into_data();
+        let block = disk.get(&hash)?.ok_or_else(|| ProtectError::Lacks(cid.into()))?.into_data();
         disk.reference(dataset, vec![hash]);
         let links = links_of(&cid, &block)?;
         if links.is_empty() {

@@ -4,10 +4,13 @@
 //! [`MendThread`]), or that of whoever pins or repairs.
 
 mod context;
+mod punctuality;
 mod thread;
 
 pub use context::{ErasureError, Mending};
 pub use thread::{MendThread, ReadingPlace};
+
+use punctuality::Punctuality;
 
 use crate::{
     block::Block,
@@ -42,8 +45,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const BATCH_SHARDS: usize = 8;
 /// Their bytes at most.
 const BATCH_BYTES: usize = 4 << 20;
-/// Stripes at most that a slot is left out for before it is tried again.
-const ABSENT_STRIPES_MAX: u64 = 64;
 /// Stripes asked for ahead at most.
 const AHEAD_MAX: u64 = 64;
 
@@ -70,28 +71,11 @@ impl Wish {
     }
 }
 
-/// Whether the shards of one place come in time. One that is late is left out for a stripe, then
-/// for two, four and so on: an accident costs little, and a slot that is lost for good costs a
-/// wait only now and then.
-#[derive(Clone, Copy, Debug, Default)]
-struct Punctuality {
-    /// It is asked last for stripes before this one.
-    absent_until: u64,
-    /// Stripes that it is left out for.
-    stripes: u64,
-}
-
-impl Punctuality {
-    const fn is_absent(self, stripe: u64) -> bool {
-        stripe < self.absent_until
-    }
-
-    fn note_late(&mut self, stripe: u64) {
-        if !self.is_absent(stripe) {
-            self.stripes = (self.stripes * 2).clamp(1, ABSENT_STRIPES_MAX);
-            self.absent_until = stripe + 1 + self.stripes;
-        }
-    }
+/// The factors that make the lost shards of a stripe of those present.
+struct Rows {
+    present: Vec<usize>,
+    lost: Vec<usize>,
+    rows: Vec<Vec<u8>>,
 }
 
 /// Obtains shards of one protected dataset.
@@ -114,7 +98,7 @@ pub struct Mender {
     last_arrival: Option<Instant>,
     interval: Duration,
     /// The factors used last, for the losses of all stripes are often the same.
-    rows: Option<(Vec<usize>, Vec<usize>, Vec<Vec<u8>>)>,
+    rows: Option<Rows>,
     /// Bytes of stripes that are asked for ahead.
     ahead_bytes: u64,
     /// No stripe from this one on is asked for ahead.
@@ -564,14 +548,15 @@ impl Mender {
     }
 
     fn rows(&mut self, present: &[usize], lost: &[usize]) -> Vec<Vec<u8>> {
-        if let Some((of, to, rows)) = &self.rows
-            && of == present
-            && to == lost
+        if let Some(kept) = &self.rows
+            && kept.present == present
+            && kept.lost == lost
         {
-            return rows.clone();
+            return kept.rows.clone();
         }
         let rows = self.code.rows(present, lost);
-        self.rows = Some((present.to_vec(), lost.to_vec(), rows.clone()));
+        self.rows =
+            Some(Rows { present: present.to_vec(), lost: lost.to_vec(), rows: rows.clone() });
         rows
     }
 

@@ -80,8 +80,9 @@ impl Node {
             if cid.codec() == Codec::Raw {
                 continue;
             }
-            let hash = cid.multihash().ok_or(ProtectError::Lacks(cid))?;
-            let block = self.0.disk.get(&hash)?.ok_or(ProtectError::Lacks(cid))?.into_data();
+            let hash = cid.multihash().ok_or_else(|| ProtectError::Lacks(cid.into()))?;
+            let block =
+                self.0.disk.get(&hash)?.ok_or_else(|| ProtectError::Lacks(cid.into()))?.into_data();
             protector.node(cid);
             let links = dag::links(&cid, &block).map_err(ProtectError::Malformed)?;
             todo.extend(links.into_iter().rev());
@@ -163,9 +164,9 @@ impl Node {
         let known = self.0.disk.dataset(root)?;
         let size = match &known {
             Some(dataset) => dataset.info.size,
-            None => self
-                .content_size(root)
-                .map_err(|_| PutError::Import(ImportError::Protect(ProtectError::Lacks(*root))))?,
+            None => self.content_size(root).map_err(|_| {
+                PutError::Import(ImportError::Protect(ProtectError::Lacks((*root).into())))
+            })?,
         };
         let options = PutOptions {
             name: known.as_ref().and_then(|dataset| dataset.info.name.clone()),
