@@ -5,6 +5,7 @@
 //! `BARROW_BENCH_MIB` sets the size (256).
 
 #![allow(
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
@@ -32,8 +33,11 @@ use way::Way;
 
 const MBIT: u64 = 1_000_000 / 8;
 
+/// What is measured, by its name.
+type Scene = (&'static str, fn(&Path));
+
 fn main() {
-    let scenes: [(&str, fn(&Path)); 6] = [
+    let scenes: [Scene; 6] = [
         ("swarm", swarm),
         ("limits", limits),
         ("far", far),

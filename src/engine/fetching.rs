@@ -323,6 +323,9 @@ impl Engine {
         let request = self.take_request(conn, &hash);
         if let Some(request) = &request {
             self.settle_request(request, true);
+            if let Some(bucket) = &mut self.down {
+                bucket.correct(request.bytes, u64::from(len));
+            }
         }
         self.pay_for(conn, &hash, request.as_ref(), len);
         let knows = self.wants.get(&hash).and_then(|want| want.knows(conn));
