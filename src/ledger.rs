@@ -169,13 +169,17 @@ impl Ledger {
     /// # Errors
     /// If it cannot be read, or its thread cannot be made.
     pub fn open(data_dir: &Path, identity: Identity) -> Result<(Self, Past), LedgerError> {
-        let database = Connection::open(data_dir.join("peers.sqlite"))?;
-        database.busy_timeout(Duration::from_secs(10))?;
-        database.pragma_update(None, "journal_mode", "WAL")?;
-        // What a power cut takes is found again in the peers' vouchers.
-        database.pragma_update(None, "synchronous", "NORMAL")?;
-        database.pragma_update(None, "cache_size", -256)?;
-        database.execute_batch(SCHEMA)?;
+        let database = match open_database(&data_dir.join("peers.sqlite")) {
+            Ok(database) => database,
+            // A full disk must not keep anyone from deleting something.
+            Err(error) if is_full(&error) => {
+                log::warn!(
+                    "peers.sqlite: {error}; debts and bans are not kept until the next start"
+                );
+                open_database(Path::new(":memory:"))?
+            }
+            Err(error) => return Err(error.into()),
+        };
         let past = past(&database)?;
         let shared = Arc::new(Shared {
             identity,
@@ -488,6 +492,22 @@ const fn unsigned(n: i64) -> u64 {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn open_database(path: &Path) -> rusqlite::Result<Connection> {
+    let database = Connection::open(path)?;
+    database.busy_timeout(Duration::from_secs(10))?;
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    // What a power cut takes is found again in the peers' vouchers.
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    database.pragma_update(None, "cache_size", -256)?;
+    database.execute_batch(SCHEMA)?;
+    Ok(database)
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure))
 }
 
 #[cfg(test)]

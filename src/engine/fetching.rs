@@ -412,12 +412,20 @@ impl Engine {
 
     /// A want ended: tells those who were asked, except the one who delivered.
     fn withdraw(&mut self, hash: &Multihash, want: &Want, delivered: Option<ConnId>) {
+        if delivered.is_some() {
+            // Nobody is paid for a second copy, however late it was told not to send it.
+            for conn in self.peers.conns() {
+                self.peers.get_mut(conn).and_then(|peer| peer.take_late(hash));
+            }
+        }
         for holder in want.holders().iter().filter(|holder| Some(holder.conn) != delivered) {
             let requested = want.owners().contains(&holder.conn);
             if requested && let Some(request) = self.take_request(holder.conn, hash) {
                 self.settle_request(&request, false);
                 self.send(holder.conn, Message::Cancel { blocks: vec![*hash] });
-                if let Some(peer) = self.peers.get_mut(holder.conn) {
+                if delivered.is_none()
+                    && let Some(peer) = self.peers.get_mut(holder.conn)
+                {
                     peer.may_be_late(&request);
                 }
             }

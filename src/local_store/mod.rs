@@ -334,13 +334,15 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::put`].
     pub fn discard_dataset(&mut self, id: DatasetId) -> Result<Removed, StoreError> {
-        let mut removed = Removed::default();
-        self.sync()?;
-        self.begin()?;
-        self.sweep(|index| index::only_of(index, id.0, GC_BATCH), &mut removed)?;
-        self.abandon_dataset(id)?;
-        self.sync()?;
-        Ok(removed)
+        self.on_reserve(|store| {
+            let mut removed = Removed::default();
+            store.sync()?;
+            store.sweep(|index| index::only_of(index, id.0, GC_BATCH), &mut removed)?;
+            store.abandon_dataset(id)?;
+            store.sync()?;
+            store.compact()?;
+            Ok(removed)
+        })
     }
 
     fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
