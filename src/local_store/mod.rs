@@ -5,6 +5,7 @@
 
 mod compaction;
 mod dataset;
+mod error;
 mod index;
 pub mod medium;
 mod pack;
@@ -14,6 +15,7 @@ mod recovery;
 mod space;
 
 pub use dataset::{Dataset, DatasetId, DatasetInfo, Protection, Slot};
+pub use error::StoreError;
 #[doc(hidden)]
 pub use index::prepare as prepare_index;
 pub use reader::StoreReader;
@@ -27,10 +29,9 @@ use record::{Header, Kind};
 use rusqlite::Connection;
 use std::{
     collections::BTreeMap,
-    fmt,
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -38,70 +39,6 @@ use std::{
 const DIRECTORY_VERSION: &str = "1";
 /// Blocks forgotten in one batch of `gc` or `remove_dataset`.
 const GC_BATCH: u32 = 4_096;
-/// What went wrong in the store.
-#[derive(Debug)]
-pub enum StoreError {
-    /// The file system failed; nothing that was acknowledged is lost.
-    Io(io::Error),
-    /// SQLite failed.
-    Index(rusqlite::Error),
-    /// The index holds something impossible; delete `index.sqlite`, and it is made anew.
-    BadIndex,
-    /// Another process has the store open.
-    Locked,
-    /// There is no store in this directory.
-    Missing(PathBuf),
-    /// The directory was written by a newer barrow.
-    Newer(String),
-    /// A sync failed: nothing is written until the store is opened again.
-    ReadOnly(String),
-    /// It would take more bytes than the quota allows.
-    OverQuota,
-    /// An identity CID has no block to be stored.
-    NotStorable,
-    /// The node is stopping.
-    Closed,
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "the store's files: {error}"),
-            Self::Index(error) => write!(f, "the store's index: {error}"),
-            Self::BadIndex => {
-                f.write_str("the store's index is damaged; delete index.sqlite and it is made anew")
-            }
-            Self::Locked => f.write_str("another process has this store open"),
-            Self::Missing(dir) => write!(f, "there is no store in {}", dir.display()),
-            Self::Newer(version) => write!(
-                f,
-                "the store was written by a newer barrow (format {version}); nothing was touched"
-            ),
-            Self::ReadOnly(reason) => write!(
-                f,
-                "the store takes no writes since {reason}; start the node again and run verify"
-            ),
-            Self::OverQuota => f.write_str("the quota is used up"),
-            Self::NotStorable => f.write_str("an identity CID carries its bytes itself"),
-            Self::Closed => f.write_str("the node is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-impl From<io::Error> for StoreError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Index(error)
-    }
-}
-
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -173,9 +110,18 @@ impl LocalStore {
     /// [`StoreError::Locked`], [`StoreError::Missing`], [`StoreError::Newer`]; or the file system.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let lock = prepare_dir(dir, options.create)?;
-        let medium = Arc::new(Directory::new(dir, options.cache_kib));
-        let mut store = Self::open_on(medium, options)?;
-        store.medium.set_reserve(true);
+        let medium: Arc<dyn Medium> = Arc::new(Directory::new(dir, options.cache_kib));
+        let mut store = match Self::open_on(medium.clone(), options) {
+            // Whoever opens it may want to delete something: the reserve is for that.
+            Err(error) if error.is_full() => {
+                medium.set_reserve(false);
+                Self::open_on(medium, options)?
+            }
+            opened => {
+                medium.set_reserve(true);
+                opened?
+            }
+        };
         store._lock = Some(lock);
         Ok(store)
     }
