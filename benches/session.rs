@@ -12,7 +12,7 @@
 mod common;
 
 use barrow::wire::{
-    Event, HashCode, Identity, Multihash, Session, SessionConfig, StaticKey, Suites,
+    Event, HashCode, Identity, Message, Multihash, Session, SessionConfig, StaticKey, Suites,
 };
 use bytes::Bytes;
 use common::{Spread, file_bytes, runs, seconds};
@@ -42,6 +42,8 @@ impl Ends {
             carry(&mut ends.sender, &mut ends.receiver, &mut ends.wire);
             carry(&mut ends.receiver, &mut ends.sender, &mut ends.wire);
         }
+        ends.sender.send(&Message::Hello { listen_port: 0, agent: "bench".into() });
+        carry(&mut ends.sender, &mut ends.receiver, &mut ends.wire);
         ends
     }
 
