@@ -171,7 +171,7 @@ fn a_peer_that_has_it_and_does_not_deliver_is_a_timeout() {
 
 #[test]
 fn a_download_cut_by_kill_9_goes_on_with_what_was_stored() {
-    let Pair { dir, a, b, cid, bytes } = Pair::with_bytes(large_bytes());
+    let Pair { dir, a, b, cid, bytes } = Pair::with_bytes(large_bytes().max(192 << 20));
     let path = format!("/ipfs/{cid}");
     let mut response = b.open("GET", &path, &[]);
     let mut half = vec![0; bytes.len() / 2];
@@ -182,8 +182,8 @@ fn a_download_cut_by_kill_9_goes_on_with_what_was_stored() {
     let twice = a.metric("blocks_sent_total") - b.metric("store_blocks");
     let blocks = bytes.len() as u64 >> 20;
     eprintln!("{twice} of {blocks} blocks travelled twice");
-    // What was in memory or not yet in the index when it died: the pool at most.
-    assert!(twice <= (blocks / 20).max(32), "{twice} of {blocks}");
+    // What was in memory, on its way or not yet in the index when it died, whatever the size.
+    assert!(twice <= (blocks / 20).max(64), "{twice} of {blocks}");
     assert!(run(&b.dir, &["verify"]).status.success());
 }
 
