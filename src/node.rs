@@ -4,8 +4,13 @@ mod exchange;
 mod pinning;
 mod protected;
 mod providing;
+mod slots;
+mod spread;
+mod standing;
 
 pub use protected::RepairReport;
+pub use spread::{Holder, HolderState, Spread, SpreadError};
+pub use standing::Standing;
 
 use crate::{
     block_stream,
@@ -163,6 +168,8 @@ struct Inner {
     mending: Arc<Mending>,
     ledger: Arc<Ledger>,
     pinning: pinning::Pinning,
+    slots: Arc<slots::Slots>,
+    spreads: spread::Spreads,
     metrics: Arc<Metrics>,
 }
 
@@ -204,12 +211,14 @@ impl Node {
         let (ledger, past) = Ledger::open(&config.data_dir, identity)
             .map_err(|error| StartError::Io("the ledger", io::Error::other(error)))?;
         let ledger = Arc::new(ledger);
+        let slots = Arc::new(slots::Slots::new(config.allow_peers.clone()));
         let parts = Parts {
             keys: Keys { static_key, swarm_key: config.swarm_key },
             engine: Engine::new(exchange::engine_config(&config, peer_id, &addresses, past)),
             disk: disk.clone(),
             delivery: Arc::new(store.clone()),
             finder: Arc::new(discovery.clone()),
+            keeper: slots.clone(),
             pool: pool.clone(),
             workers: workers.clone(),
             ledger: ledger.clone(),
@@ -231,9 +240,12 @@ impl Node {
             mending,
             ledger,
             pinning: pinning::Pinning::open(&config.data_dir),
+            slots,
+            spreads: spread::Spreads::open(&config.data_dir),
             metrics,
             config,
         }));
+        node.keep_slots().map_err(|error| StartError::Io("the slots' thread", error))?;
         for peer in &node.0.config.peers {
             node.connect(*peer);
         }
@@ -244,6 +256,7 @@ impl Node {
     /// that are left get errors.
     pub fn shutdown(&self) {
         self.prepare_stop();
+        self.0.slots.close();
         self.0.reactor.shutdown();
         if let Some(thread) = self.0.reactor_thread.lock().take() {
             let _ = thread.join();

@@ -77,7 +77,11 @@ pub const COMMANDS: &[Command] = &[
                 "F",
                 "32 bytes in hexadecimal that all nodes of the swarm share",
             ),
-            flag("allow-peer", "ID", "a peer that is trusted, may be repeated"),
+            flag(
+                "allow-peer",
+                "ID",
+                "a peer that slots are spread to and kept for, may be repeated",
+            ),
             flag("allow-host", "NAME", "a name that the node answers to, may be repeated"),
             flag("allow-origin", "URL", "an origin whose pages may use the API, may be repeated"),
             flag("denylist", "F", "a file of CIDs that are not served over HTTP"),
@@ -200,6 +204,14 @@ pub const COMMANDS: &[Command] = &[
             flag("data", "K", "data shards of a stripe"),
             flag("parity", "M", "parity shards of a stripe: any M of K + M may be lost"),
         ],
+    },
+    Command {
+        name: "spread",
+        operands: "CID",
+        counts: (1, 1),
+        help: "ask peers on the allow-list to hold a slot each; exit status 3 if one is not held",
+        example: "barrow spread bafyrei…",
+        flags: &[flag("to", "ID", "a peer to ask, may be repeated [default: all on the list]")],
     },
     Command {
         name: "id",

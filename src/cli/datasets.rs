@@ -186,14 +186,19 @@ fn not_stored(cid: &Cid) -> CliError {
 
 pub(super) fn ls(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let datasets = with_access(settings, |access| match access {
-        Access::Serving(client) => Ok(client.get_json("/api/v1/datasets")?["datasets"].take()),
-        Access::Own(node) => Ok(json!(node.datasets()?)),
+        Access::Serving(client) => {
+            Ok(client.get_json("/api/v1/datasets?standing=true")?["datasets"].take())
+        }
+        Access::Own(node) => {
+            Ok(node.datasets()?.iter().map(|dataset| node.dataset_json(dataset)).collect())
+        }
     })?;
     for dataset in datasets.as_array().into_iter().flatten() {
         if args.has("json") {
             output::json(dataset)?;
         } else {
-            output::text(&format!("{}\n", line_of(dataset)))?;
+            let warning = super::protected::warning(dataset);
+            output::text(&format!("{}{warning}\n", line_of(dataset)))?;
         }
     }
     Ok(())
@@ -215,14 +220,16 @@ pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let cid = cid_operand(args)?;
     let dataset = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.get_json(&format!("/api/v1/datasets/{cid}"))?),
-        Access::Own(node) => Ok(json!(node.dataset(&cid)?.ok_or_else(|| not_stored(&cid))?)),
+        Access::Own(node) => {
+            Ok(node.dataset_json(&node.dataset(&cid)?.ok_or_else(|| not_stored(&cid))?))
+        }
     })?;
     if args.has("json") {
         return output::json(&dataset);
     }
     let blocks = dataset["blocks"].as_u64().unwrap_or(0);
     if !dataset["protection"].is_null() {
-        return super::protected::stat(settings, &cid, &dataset, &line_of(&dataset));
+        return super::protected::stat(&cid, &dataset, &line_of(&dataset));
     }
     output::text(&format!("{}\n{blocks} blocks, complete\n", line_of(&dataset)))
 }

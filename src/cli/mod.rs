@@ -16,11 +16,12 @@ mod protected;
 mod put;
 mod serve;
 mod settings;
+mod spread;
 
 use crate::{
     local_store::StoreError,
     mend::ErasureError,
-    node::{Node, PutError, StartError},
+    node::{Node, PutError, SpreadError, StartError},
     store_stream::GetError,
 };
 use args::Args;
@@ -86,6 +87,17 @@ impl From<GetError> for CliError {
             return Self::Partial(error.to_string());
         }
         Self::Failed(error.to_string())
+    }
+}
+
+impl From<SpreadError> for CliError {
+    fn from(error: SpreadError) -> Self {
+        match error {
+            SpreadError::Get(error) => error.into(),
+            SpreadError::NoPeers | SpreadError::NotAllowed(_) | SpreadError::NotProtected => {
+                Self::Failed(error.to_string())
+            }
+        }
     }
 }
 
@@ -174,6 +186,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "verify" => datasets::verify(args, &settings),
         "repair" => protected::repair(args, &settings),
         "protect" => protected::protect(args, &settings),
+        "spread" => spread::spread(args, &settings),
         "id" => serve::id(args, &settings),
         "peers" => serve::peers(args, &settings),
         "transfers" => serve::transfers(args, &settings),

@@ -122,31 +122,48 @@ pub(super) fn verify_and_repair(args: &Args, settings: &Settings) -> Result<(), 
 }
 
 /// What `stat` tells of a protected dataset: how many further losses each stripe bears.
-pub(super) fn stat(
-    settings: &Settings,
-    cid: &Cid,
-    dataset: &Value,
-    line: &str,
-) -> Result<(), CliError> {
+pub(super) fn stat(cid: &Cid, dataset: &Value, line: &str) -> Result<(), CliError> {
     let protection = &dataset["protection"];
-    let number = |key: &str| protection[key].as_u64().unwrap_or(0);
+    let parity = protection["parity"].as_u64().unwrap_or(0);
     let root = protection["root"].as_str().unwrap_or_default();
     let mut text = format!("{line}\n{} blocks, protects {root}\n", dataset["blocks"]);
-    text += &format!("{} data and {} parity shards a stripe", number("data"), number("parity"));
-    if let Some(slot) = protection["slot"].as_object() {
+    text += &format!("{} data and {parity} parity shards a stripe", protection["data"]);
+    let slot = protection["slot"].as_object();
+    if let Some(slot) = slot {
         text += &format!(", slot {} of {} is here", slot["index"], slot["slots"]);
-        return output::text(&format!("{text}\n"));
     }
-    let losses = with_access(settings, |access| match access {
-        Access::Serving(client) => Ok(client.get_json(&format!("/api/v1/losses/{cid}"))?),
-        Access::Own(node) => Ok(json!({ "losses": node.losses(cid)? })),
-    })?;
-    for (lost, stripes) in losses["losses"].as_object().into_iter().flatten() {
+    if let Some(error) = dataset["standing"]["error"].as_str() {
+        text += &format!("\nits manifest is damaged, {error}: barrow repair {cid}");
+    }
+    for (lost, stripes) in dataset["standing"]["losses"].as_object().into_iter().flatten() {
         let lost: u64 = lost.parse().unwrap_or(0);
-        text += &match number("parity").checked_sub(lost) {
-            Some(left) => format!("\n{stripes} stripes bear {left} losses"),
-            None => format!("\n{stripes} stripes lost {lost} shards: barrow repair {cid}"),
+        text += &match parity.checked_sub(lost) {
+            _ if slot.is_some() && lost == 0 => format!("\n{stripes} stripes are whole"),
+            Some(left) if slot.is_none() => format!("\n{stripes} stripes bear {left} losses"),
+            _ => format!("\n{stripes} stripes lost {lost} shards: barrow repair {cid}"),
         };
     }
-    output::text(&format!("{text}\n"))
+    text.push('\n');
+    if !dataset["spread"].is_null() {
+        text += &super::spread::lines_of(&dataset["spread"]);
+    }
+    output::text(&text)
+}
+
+/// What `ls` says behind a dataset that lacks something.
+pub(super) fn warning(dataset: &Value) -> String {
+    let standing = &dataset["standing"];
+    if standing.is_null() || standing["whole"] == true {
+        return String::new();
+    }
+    let what = match (standing["lost"].as_u64(), standing["bears"].as_u64()) {
+        (Some(lost), _) if lost > 0 => {
+            format!("{lost} of {} stripes are lost", standing["stripes"])
+        }
+        (_, Some(bears)) => {
+            format!("bears {bears} of {} losses", dataset["protection"]["parity"])
+        }
+        _ => "some of it is lost".to_owned(),
+    };
+    format!("  {what}: barrow repair {}", dataset["root"].as_str().unwrap_or_default())
 }

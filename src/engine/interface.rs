@@ -110,6 +110,8 @@ pub enum Input {
     BlockQueued { conn: ConnId, hash: Multihash, len: Option<u32> },
     /// All of a block's bytes were given to the socket.
     BlockSent { conn: ConnId, hash: Multihash, len: u32 },
+    /// The node says something of slots to a peer; lost if that is not connected.
+    TellSlot { peer: PeerId, message: Message },
 }
 
 /// What the shell is to do.
@@ -138,6 +140,8 @@ pub enum Output {
     Score { peer: PeerId, offences: u32 },
     /// Sign a voucher of this total for the peer, and send it.
     Pay { conn: ConnId, payee: PeerId, sequence: u64, total: u64 },
+    /// A peer said something of slots, which are the node's: they move no blocks.
+    SlotTold { conn: ConnId, peer: PeerId, message: Message },
     /// Keep what this peer and we owe each other, also after a restart.
     Keep { peer: PeerId, account: Box<Account> },
 }

@@ -140,6 +140,11 @@ impl Engine {
             Input::LookedUp { conn, found } => self.on_looked_up(conn, found),
             Input::BlockQueued { conn, hash, len } => self.on_block_queued(conn, hash, len),
             Input::BlockSent { conn, hash, len } => self.on_block_sent(conn, hash, len),
+            Input::TellSlot { peer, message } => {
+                if let Some(conn) = self.peers.conn_of(&peer) {
+                    self.send(conn, message);
+                }
+            }
         }
         self.fill_room();
         self.schedule();
@@ -197,8 +202,10 @@ impl Engine {
                 self.on_exchange_pong(conn, nonce);
             }
             Message::Payment { voucher } => self.on_payment(conn, voucher),
-            // Slots are the node's: they move no blocks.
-            Message::HoldSlot { .. } | Message::SlotHeld { .. } => {}
+            Message::HoldSlot { .. } | Message::SlotHeld { .. } => {
+                let peer = peer.id;
+                self.outputs.push_back(Output::SlotTold { conn, peer, message });
+            }
         }
     }
 

@@ -32,10 +32,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         ("GET", "peers", "") => json_reply(&peers(node)),
         ("POST", "peers", "") => connect(node, request),
         ("GET" | "POST", "ledger", "") => ledger::answer(node, request),
-        ("GET", "datasets", "") => match node.datasets() {
-            Ok(datasets) => json_reply(&json!({ "datasets": datasets })),
-            Err(failed) => store_error(&failed),
-        },
+        ("GET", "datasets", "") => datasets(node, request),
         ("GET", "datasets", name) => with_cid(name, |cid| dataset(node, cid)),
         ("DELETE", "datasets", name) => with_cid(name, |cid| match node.remove(cid) {
             Ok(Some(removed)) => json_reply(&json!(removed)),
@@ -51,6 +48,10 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             with_cid(name, |cid| protected::protect(&app.node, request, cid))
         }
         ("POST", "repair", name) => with_cid(name, |cid| protected::repair(&app.node, cid)),
+        ("POST", "spread", name) => {
+            with_cid(name, |cid| protected::spread(&app.node, request, cid))
+        }
+        ("GET", "spread", name) => with_cid(name, |cid| protected::last_spread(&app.node, cid)),
         ("GET", "losses", name) => with_cid(name, |cid| protected::losses(&app.node, cid)),
         ("DELETE", "pins", name) => with_cid(name, |cid| match node.unpin(cid) {
             Ok(true) => json_reply(&json!({ "unpinned": cid.to_string() })),
@@ -74,7 +75,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
         (
             _,
             "node" | "peers" | "ledger" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc"
-            | "verify" | "transfers" | "events",
+            | "verify" | "transfers" | "events" | "protect" | "repair" | "spread",
             _,
         ) => error(405, "method_not_allowed", "this is not done here"),
         _ => error(404, "not_found", "there is nothing here"),
@@ -179,9 +180,22 @@ fn connect(node: &Node, request: &mut Request<'_>) -> Reply {
     }
 }
 
+/// All datasets; how the protected ones stand takes a look at each of their shards, and is told
+/// where `standing=true` asks for it.
+fn datasets(node: &Node, request: &Request<'_>) -> Reply {
+    match node.datasets() {
+        Ok(datasets) if request.param("standing").as_deref() == Some("true") => {
+            let told: Vec<Value> = datasets.iter().map(|one| node.dataset_json(one)).collect();
+            json_reply(&json!({ "datasets": told }))
+        }
+        Ok(datasets) => json_reply(&json!({ "datasets": datasets })),
+        Err(failed) => store_error(&failed),
+    }
+}
+
 fn dataset(node: &Node, cid: &Cid) -> Reply {
     match node.dataset(cid) {
-        Ok(Some(dataset)) => json_reply(&json!(dataset)),
+        Ok(Some(dataset)) => json_reply(&node.dataset_json(&dataset)),
         Ok(None) => error(404, "not_found", "no such dataset is stored here"),
         Err(failed) => store_error(&failed),
     }

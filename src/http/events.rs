@@ -31,7 +31,7 @@ const WAITING_MAX: usize = 4;
 const DATASETS_MAX: usize = 500;
 
 /// What this node can do beside what every node can; the page shows no button for the rest.
-const FEATURES: &[&str] = &["car", "protect"];
+const FEATURES: &[&str] = &["car", "protect", "spread"];
 
 /// The listeners, and the thread that tells them.
 #[derive(Clone, Default)]

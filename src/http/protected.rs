@@ -8,10 +8,10 @@ use crate::{
     erasure::Shape,
     gate::{Reply, Request},
     local_store::Slot,
-    node::{Node, RepairReport},
+    node::{Node, RepairReport, SpreadError},
     store_stream::GetError,
 };
-use barrow_wire::Cid;
+use barrow_wire::{Cid, PeerId};
 use serde_json::{Value, json};
 
 fn number(request: &Request<'_>, name: &str) -> Result<Option<u64>, Reply> {
@@ -64,9 +64,47 @@ pub(super) fn repair(node: &Node, cid: &Cid) -> Reply {
     })
 }
 
+pub(super) fn spread(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
+    let peers: Result<Vec<PeerId>, _> = request.params("to").map(|text| text.parse()).collect();
+    let Ok(to) = peers else { return error(422, "bad_peer", "to is a peer's ID") };
+    let (node, cid) = (node.clone(), *cid);
+    jobs::run(move |teller| {
+        match node.spread(&cid, &to, &mut |so_far| teller.tell(|| so_far.to_json())) {
+            Ok(spread) => {
+                let mut last = spread.to_json();
+                last["done"] = true.into();
+                Ok(last)
+            }
+            Err(failed) => Err(error_value(&spread_error(&failed))),
+        }
+    })
+}
+
+fn spread_error(failed: &SpreadError) -> Reply {
+    match failed {
+        SpreadError::NoPeers => error(409, "no_peers", &failed.to_string()),
+        SpreadError::NotAllowed(_) => error(403, "not_allowed", &failed.to_string()),
+        SpreadError::NotProtected => error(422, "not_protected", &failed.to_string()),
+        SpreadError::Get(failed) => get_error(failed),
+    }
+}
+
+pub(super) fn last_spread(node: &Node, cid: &Cid) -> Reply {
+    match node.last_spread(cid) {
+        Some(spread) => json_reply(&spread.to_json()),
+        None => error(404, "not_found", "its slots were not spread from here"),
+    }
+}
+
 pub(super) fn losses(node: &Node, cid: &Cid) -> Reply {
-    match node.losses(cid) {
-        Ok(losses) => json_reply(&json!({ "losses": losses })),
+    let standing = match node.dataset(cid) {
+        Ok(Some(dataset)) => node.standing(&dataset),
+        Ok(None) => Ok(None),
+        Err(failed) => return store_error(&failed),
+    };
+    match standing {
+        Ok(Some(standing)) => json_reply(&standing.to_json()),
+        Ok(None) => error(404, "not_found", "no such protected dataset is stored here"),
         Err(failed) => get_error(&failed),
     }
 }

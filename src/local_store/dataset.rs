@@ -62,13 +62,24 @@ impl std::str::FromStr for Slot {
             Some((index.parse::<u16>().ok()?, slots.parse::<u16>().ok()?))
         });
         match numbers {
-            Some((index, slots)) if index < slots && slots <= 256 => Ok(Self { index, slots }),
+            Some((index, slots)) if index < slots && usize::from(slots) <= Self::SLOTS_MAX => {
+                Ok(Self { index, slots })
+            }
             Some(_) | None => Err("a slot is I/N, with I from 0 to N - 1 and N at most 256"),
         }
     }
 }
 
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.slots)
+    }
+}
+
 impl Slot {
+    /// Slots of a dataset at most: as many as a stripe may have shards.
+    pub const SLOTS_MAX: usize = 256;
+
     /// The places of a stripe of so many shards that are in the slot.
     pub fn places(self, shards: usize) -> Vec<usize> {
         (usize::from(self.index)..shards).step_by(usize::from(self.slots)).collect()

@@ -5,27 +5,26 @@
 
 mod context;
 mod punctuality;
+mod rebuild;
 mod thread;
 
 pub use context::{ErasureError, Mending};
 pub use thread::{MendThread, ReadingPlace};
 
 use punctuality::Punctuality;
+use rebuild::Rows;
 
 use crate::{
-    block::Block,
     disk::DatasetId,
     engine::Order,
-    erasure::{Code, List, Manifest, ManifestError, Nodes, Stripe},
+    erasure::{Code, List, Manifest, Nodes, Stripe},
     network_store::{Arrival, NetworkStore, Retrieval},
-    protect::pooled,
     store_stream::{BlockSource, GetError, Scope, wait_until},
 };
 use barrow_wire::{Cid, Multihash, Presence};
 use bytes::Bytes;
-use rayon::prelude::*;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -37,14 +36,12 @@ const LISTS_KEPT: usize = 4;
 const HEDGE_MIN: Duration = Duration::from_millis(20);
 /// The same while nothing has come at all: peers may have to be found and dialed first.
 const HEDGE_FIRST: Duration = Duration::from_millis(500);
+/// The same for whoever only wants to keep a shard: others in its place would cost k times as much.
+const HEDGE_KEEPING: Duration = Duration::from_secs(2);
 /// A shard is a straggler after so many times the mean time between two.
 const HEDGE_TIMES: u32 = 4;
 /// Whoever waits looks so often whether anybody still wants it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Shards read for one addition to the sums; they hold memory of the pool.
-const BATCH_SHARDS: usize = 8;
-/// Their bytes at most.
-const BATCH_BYTES: usize = 4 << 20;
 /// Stripes asked for ahead at most.
 const AHEAD_MAX: u64 = 64;
 
@@ -71,13 +68,6 @@ impl Wish {
     }
 }
 
-/// The factors that make the lost shards of a stripe of those present.
-struct Rows {
-    present: Vec<usize>,
-    lost: Vec<usize>,
-    rows: Vec<Vec<u8>>,
-}
-
 /// Obtains shards of one protected dataset.
 pub struct Mender {
     store: NetworkStore,
@@ -99,6 +89,8 @@ pub struct Mender {
     interval: Duration,
     /// The factors used last, for the losses of all stripes are often the same.
     rows: Option<Rows>,
+    /// A shard is no straggler before this time.
+    hedge_min: Duration,
     /// Bytes of stripes that are asked for ahead.
     ahead_bytes: u64,
     /// No stripe from this one on is asked for ahead.
@@ -137,6 +129,7 @@ impl Mender {
             last_arrival: None,
             interval: Duration::ZERO,
             rows: None,
+            hedge_min: HEDGE_MIN,
             ahead_bytes: 0,
             ahead_end: u64::MAX,
         })
@@ -146,6 +139,13 @@ impl Mender {
     #[must_use]
     pub fn with_ahead(mut self, bytes: u64) -> Self {
         self.ahead_bytes = bytes;
+        self
+    }
+
+    /// Nobody waits for the next byte: a shard that is late is waited for.
+    #[must_use]
+    pub fn with_patience(mut self) -> Self {
+        self.hedge_min = HEDGE_KEEPING;
         self
     }
 
@@ -391,7 +391,8 @@ impl Mender {
             if !tell(&self.cid.multihash().expect("a manifest has a hash")) {
                 return Err(GetError::Cancelled);
             }
-            let limit = if self.last_arrival.is_some() { self.hedge() } else { HEDGE_FIRST };
+            let first = HEDGE_FIRST.max(self.hedge_min);
+            let limit = if self.last_arrival.is_some() { self.hedge() } else { first };
             if since.elapsed() >= limit {
                 self.give_up_stragglers(wish);
                 return self.look_again(wish);
@@ -400,7 +401,7 @@ impl Mender {
     }
 
     fn hedge(&self) -> Duration {
-        HEDGE_MIN.max(self.interval * HEDGE_TIMES)
+        self.hedge_min.max(self.interval * HEDGE_TIMES)
     }
 
     fn patience(&self) -> Duration {
@@ -469,96 +470,7 @@ impl Mender {
         }
     }
 
-    // --- Rebuilding ---
-
-    /// Rebuilds the shards at `lost` from k that are here, and stores them.
-    fn rebuild(
-        &mut self,
-        wish: &mut Wish,
-        lost: &[usize],
-        tell: &mut dyn FnMut(&Multihash) -> bool,
-    ) -> Result<(), GetError> {
-        let mending = self.mending.clone();
-        let _one_at_a_time = mending.rebuilding.lock();
-        let Some(sums) = self.sums(wish, lost)? else { return Ok(()) };
-        let hashes: Vec<Multihash> = lost.iter().filter_map(|at| wish.hashes[*at]).collect();
-        let blocks: Result<Vec<Block>, _> = mending.workers.install(|| {
-            sums.into_par_iter()
-                .zip(&hashes)
-                .map(|(sum, hash)| Block::verify(*hash, sum.into()))
-                .collect()
-        });
-        // All shards that went in had their hashes, so it is the manifest that is wrong.
-        let blocks = blocks.map_err(|_| ManifestError::Contradiction)?;
-        mending.metrics.erasure_decoded_stripes_total.add(1);
-        for (place, block) in lost.iter().zip(blocks) {
-            let stored = pooled(*block.hash(), block.data(), &mending.pool);
-            self.store.disk().put(stored, self.dataset);
-            wish.here[*place] = true;
-            if !tell(block.hash()) {
-                return Err(GetError::Cancelled);
-            }
-        }
-        Ok(())
-    }
-
-    /// The bytes of the lost shards; none if a shard turned out to be damaged.
-    fn sums(&mut self, wish: &mut Wish, lost: &[usize]) -> Result<Option<Vec<Vec<u8>>>, GetError> {
-        let shape = self.manifest.shape;
-        let present: Vec<usize> =
-            (0..shape.shards()).filter(|at| wish.here[*at]).take(shape.data()).collect();
-        let rows = self.rows(&present, lost);
-        let longest = wish.stripe.longest();
-        let mut sums = vec![vec![0; longest]; lost.len()];
-        let mut batch: Vec<(usize, Bytes)> = Vec::new();
-        let mut batch_bytes = 0;
-        for (at, place) in present.iter().enumerate() {
-            if let Some(hash) = wish.hashes[*place] {
-                let Some(block) = self.store.disk().get(&hash)? else {
-                    wish.here[*place] = false;
-                    return Ok(None);
-                };
-                let expected = wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len);
-                if block.len() != expected {
-                    return Err(ManifestError::Contradiction.into());
-                }
-                batch_bytes += block.len();
-                batch.push((at, block.into_data()));
-            }
-            let last = at + 1 == present.len();
-            if last || batch.len() == BATCH_SHARDS || batch_bytes >= BATCH_BYTES {
-                self.add(&rows, &batch, &mut sums);
-                batch.clear();
-                batch_bytes = 0;
-            }
-        }
-        for (place, sum) in lost.iter().zip(&mut sums) {
-            sum.truncate(wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len));
-        }
-        Ok(Some(sums))
-    }
-
-    fn add(&self, rows: &[Vec<u8>], batch: &[(usize, Bytes)], sums: &mut [Vec<u8>]) {
-        let shards: Vec<(usize, &[u8])> = batch.iter().map(|(at, data)| (*at, &data[..])).collect();
-        self.mending.workers.install(|| {
-            sums.par_iter_mut().zip(rows).for_each(|(sum, row)| {
-                self.code.add(std::slice::from_ref(row), &shards, std::slice::from_mut(sum));
-            });
-        });
-    }
-
-    fn rows(&mut self, present: &[usize], lost: &[usize]) -> Vec<Vec<u8>> {
-        if let Some(kept) = &self.rows
-            && kept.present == present
-            && kept.lost == lost
-        {
-            return kept.rows.clone();
-        }
-        let rows = self.code.rows(present, lost);
-        self.rows =
-            Some(Rows { present: present.to_vec(), lost: lost.to_vec(), rows: rows.clone() });
-        rows
-    }
+    // --- Looking ---
 
     /// Whether one of a stripe's places is not in the store.
     ///
@@ -569,15 +481,16 @@ impl Mender {
         Ok(places.iter().any(|place| !wish.here[*place]))
     }
 
-    /// How many stripes lack how many shards in the store.
+    /// How many stripes lack how many of these places in the store.
     ///
     /// # Errors
     /// If a list cannot be had, or the index cannot be read.
-    pub fn losses(&mut self) -> Result<HashMap<usize, u64>, GetError> {
-        let mut counts = HashMap::new();
+    pub fn losses(&mut self, places: &[usize]) -> Result<BTreeMap<usize, u64>, GetError> {
+        let mut counts = BTreeMap::new();
         for number in 0..self.manifest.stripes() {
             let wish = self.wish(number)?;
-            *counts.entry(wish.here.len() - wish.count()).or_insert(0) += 1;
+            let lacking = places.iter().filter(|place| !wish.here[**place]).count();
+            *counts.entry(lacking).or_insert(0) += 1;
         }
         Ok(counts)
     }

@@ -208,7 +208,7 @@ impl Node {
         Ok(Some(resolved))
     }
 
-    fn mender(
+    pub(super) fn mender(
         &self,
         cid: &Cid,
         scope: Scope,
@@ -270,7 +270,8 @@ impl Node {
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<(FetchProgress, Manifest), GetError> {
         let ahead = self.0.config.limits.window_bytes_max as u64;
-        let mut mender = self.mender(cid, Scope::Network, Some(dataset))?.with_ahead(ahead);
+        let mut mender =
+            self.mender(cid, Scope::Network, Some(dataset))?.with_ahead(ahead).with_patience();
         let manifest = Manifest::clone(mender.manifest());
         let slot = slot.unwrap_or(Slot { index: 0, slots: 1 });
         let places = slot.places(manifest.shape.shards());
@@ -372,7 +373,7 @@ impl Node {
     }
 
     /// Whether blocks of a dataset are no longer here.
-    fn lacks_something(&self, dataset: &Dataset) -> Result<bool, GetError> {
+    pub(super) fn lacks_something(&self, dataset: &Dataset) -> Result<bool, GetError> {
         let cid = dataset.info.root;
         let slot = dataset.info.protection.as_ref().and_then(|p| p.slot);
         let looked = match dataset.info.protection {
@@ -422,14 +423,6 @@ impl Node {
             todo.extend(dag::links(&cid, block.data()).unwrap_or_default());
         }
         Ok(false)
-    }
-
-    /// Of a protected dataset: how many stripes lack how many shards here.
-    ///
-    /// # Errors
-    /// If the manifest is not here.
-    pub fn losses(&self, cid: &Cid) -> Result<std::collections::BTreeMap<usize, u64>, GetError> {
-        Ok(self.mender(cid, Scope::Local, None)?.losses()?.into_iter().collect())
     }
 }
 

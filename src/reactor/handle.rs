@@ -2,7 +2,7 @@
 
 use crate::block::{Block, BlockError};
 use crate::engine::{ConnId, Input, JobId, WantError};
-use barrow_wire::{Cid, Multihash, PeerId, Presence};
+use barrow_wire::{Cid, Message, Multihash, PeerId, Presence};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use mio::Waker;
 use std::{
@@ -38,6 +38,12 @@ pub trait Finder: Send + Sync {
     fn visited(&self, remote: SocketAddr);
     /// A dial led to a peer, or to nobody.
     fn dialed(&self, address: SocketAddr, peer: Option<PeerId>);
+}
+
+/// Who keeps slots of protected datasets for others. Called on the reactor; must not wait.
+pub trait Keeper: Send + Sync {
+    /// A peer said something of slots; gives what is answered at once, if anything is.
+    fn told(&self, peer: PeerId, message: &Message) -> Option<Message>;
 }
 
 /// What the node asks of the reactor.

@@ -10,7 +10,7 @@ mod handle;
 mod opening;
 mod setup;
 
-pub use handle::{Delivery, Finder, ReactorHandle};
+pub use handle::{Delivery, Finder, Keeper, ReactorHandle};
 pub use setup::{Keys, Parts, Setup};
 
 use crate::{
@@ -506,6 +506,11 @@ impl Reactor {
             Output::Pay { conn, payee, sequence, total } => {
                 let voucher = self.parts.ledger.sign(payee, sequence, total);
                 self.send(conn, &Message::Payment { voucher });
+            }
+            Output::SlotTold { conn, peer, message } => {
+                if let Some(answer) = self.parts.keeper.told(peer, &message) {
+                    self.send(conn, &answer);
+                }
             }
             Output::Keep { peer, account } => self.parts.ledger.keep(peer, *account),
         }

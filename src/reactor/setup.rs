@@ -3,7 +3,7 @@
 use super::{
     Reactor, WAKER,
     connection::ReadBuffer,
-    handle::{Bell, Completion, Delivery, Finder, Queues, ReactorHandle, queues},
+    handle::{Bell, Completion, Delivery, Finder, Keeper, Queues, ReactorHandle, queues},
 };
 use crate::{
     disk::Disk,
@@ -44,6 +44,8 @@ pub struct Parts {
     pub delivery: Arc<dyn Delivery>,
     /// Who finds providers.
     pub finder: Arc<dyn Finder>,
+    /// Who keeps slots for peers.
+    pub keeper: Arc<dyn Keeper>,
     /// Buffers.
     pub pool: Pool,
     /// Workers that hash.

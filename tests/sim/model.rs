@@ -250,6 +250,7 @@ impl State {
             Output::Ban { .. } => panic!("{node} bans an honest peer"),
             Output::Connect { .. } | Output::Score { .. } => {}
             Output::Pay { .. } | Output::Keep { .. } => panic!("nothing costs anything here"),
+            Output::SlotTold { .. } => panic!("nobody speaks of slots here"),
         }
     }
 

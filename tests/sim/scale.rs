@@ -242,6 +242,7 @@ impl Swarm {
                 | Output::Failed { .. }
                 | Output::Ban { .. }
                 | Output::Pay { .. }
+                | Output::SlotTold { .. }
                 | Output::Keep { .. } => {
                     panic!("{node} at {:?}: {output:?}", self.now);
                 }

@@ -55,7 +55,7 @@ impl World {
                 }
                 Output::Failed { job, hash, .. } => self.want_failed(node, job, hash),
                 Output::Ban { peer, until, reason } => self.banned(node, peer, until, &reason),
-                Output::Score { .. } => {}
+                Output::Score { .. } | Output::SlotTold { .. } => {}
                 Output::Keep { peer, account } => self.keep(node, peer, *account),
                 Output::Pay { conn, .. } => {
                     let message = self.pay(node, &output);
