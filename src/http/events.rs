@@ -1,9 +1,10 @@
-//! What the node does, as server-sent events: `state` each second, `datasets` when they change.
+//! What the node does, as server-sent events: `state` each second, `datasets` and `ledger` when
+//! they change.
 //!
 //! One thread tells all listeners. It starts with the first and ends with the last, so that a
 //! node at which nobody looks does nothing.
 
-use super::{about, error, store_stat};
+use super::{about, error, ledger::balances_json, store_stat};
 use crate::{
     gate::{Body, Reply, ReplyBody},
     node::Node,
@@ -30,6 +31,9 @@ const WAITING_MAX: usize = 4;
 /// Datasets told of, the newest; a page with more could not be read.
 const DATASETS_MAX: usize = 500;
 
+/// Events that are told when they change: the datasets, the ledger.
+const RARE: usize = 2;
+
 /// What this node can do beside what every node can; the page shows no button for the rest.
 const FEATURES: &[&str] = &["car", "protect", "spread"];
 
@@ -53,8 +57,8 @@ struct State {
 #[derive(Default)]
 struct Listener {
     waiting: VecDeque<Bytes>,
-    /// The list of datasets that it was told last.
-    datasets: Option<Arc<str>>,
+    /// What it was told last of what changes rarely.
+    told: [Option<Arc<str>>; RARE],
     ended: bool,
     /// The page was closed.
     left: bool,
@@ -105,10 +109,12 @@ impl Events {
         let mut sizes = HashMap::new();
         loop {
             let now = format!("event: state\ndata: {}\n\n", snapshot(node, started, &mut sizes));
-            let datasets: Arc<str> =
-                format!("event: datasets\ndata: {}\n\n", datasets(node)).into();
+            let rare: [Arc<str>; RARE] = [
+                format!("event: datasets\ndata: {}\n\n", datasets(node)).into(),
+                format!("event: ledger\ndata: {}\n\n", balances_json(node.ledger())).into(),
+            ];
             let mut state = self.0.state.lock();
-            state.listeners.retain(|listener| Listener::told(listener, &now, &datasets));
+            state.listeners.retain(|listener| Listener::tell(listener, &now, &rare));
             if state.listeners.is_empty() {
                 state.ticking = false;
                 return;
@@ -120,16 +126,18 @@ impl Events {
 
 impl Listener {
     /// Hands over what is new; `false` if nobody listens any more.
-    fn told(listener: &Mutex<Self>, now: &str, datasets: &Arc<str>) -> bool {
+    fn tell(listener: &Mutex<Self>, now: &str, rare: &[Arc<str>; RARE]) -> bool {
         let mut own = listener.lock();
         if own.left {
             return false;
         }
         if own.waiting.len() < WAITING_MAX {
             own.waiting.push_back(now.to_owned().into());
-            if own.datasets.as_ref() != Some(datasets) {
-                own.waiting.push_back(datasets.to_string().into());
-                own.datasets = Some(datasets.clone());
+            for (at, event) in rare.iter().enumerate() {
+                if own.told[at].as_ref() != Some(event) {
+                    own.waiting.push_back(event.to_string().into());
+                    own.told[at] = Some(event.clone());
+                }
             }
         }
         let waker = own.waker.take();

@@ -10,6 +10,9 @@ use barrow_wire::{PeerId, Voucher};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
+/// Entries that a page shows.
+const BALANCES_MAX: usize = 50;
+
 pub(super) fn answer(node: &Node, request: &mut Request<'_>) -> Reply {
     let done = match &request.method[..] {
         "GET" => entries_json(node.ledger()).map(|entries| json!({ "peers": entries })),
@@ -38,10 +41,29 @@ pub(crate) fn entries_json(ledger: &Ledger) -> Result<Vec<Value>, LedgerError> {
     Ok(ledger.entries()?.iter().map(|entry| entry_json(ledger, entry)).collect())
 }
 
-/// One entry. Bytes are of blocks, amounts in units.
+/// The entries that tell most, and how many there are: for those who look, not for scripts.
+pub(super) fn balances_json(ledger: &Ledger) -> Value {
+    let mut entries = ledger.entries().unwrap_or_default();
+    entries.retain(|entry| entry.sent + entry.received > 0);
+    let total = entries.len();
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.sent + entry.received));
+    let accounts: Vec<Value> = entries.iter().take(BALANCES_MAX).map(balance_json).collect();
+    json!({ "accounts": accounts, "total": total })
+}
+
+/// One entry, with the vouchers that prove it.
 pub(crate) fn entry_json(ledger: &Ledger, entry: &Entry) -> Value {
     let account = &entry.account;
     let given = account.given.map(|(sequence, total)| ledger.sign(entry.peer, sequence, total));
+    let mut json = balance_json(entry);
+    json["voucher_given"] = json!(given.as_ref().map(voucher_json));
+    json["voucher_received"] = json!(account.received.as_ref().map(voucher_json));
+    json
+}
+
+/// One entry. Bytes are of blocks, amounts in units.
+fn balance_json(entry: &Entry) -> Value {
+    let account = &entry.account;
     json!({
         "peer_id": entry.peer.to_string(),
         "sent": entry.sent,
@@ -52,8 +74,6 @@ pub(crate) fn entry_json(ledger: &Ledger, entry: &Entry) -> Value {
         "paid_to_us": account.paid_to_us(),
         "settled": entry.settled,
         "to_settle": i64::try_from(entry.to_settle()).unwrap_or(i64::MAX),
-        "voucher_given": given.as_ref().map(voucher_json),
-        "voucher_received": account.received.as_ref().map(voucher_json),
     })
 }
 

@@ -115,7 +115,7 @@ fn route(app: &App, request: &mut Request<'_>) -> Reply {
             Err(reason) => error(503, "unhealthy", &reason),
         },
         ("metrics", "") => metrics::answer(&app.node, &app.statuses.lock()),
-        (name, "") => page::answer(request, name)
+        ("", name) | ("page", name) => page::answer(request, name)
             .unwrap_or_else(|| error(404, "not_found", "there is nothing here")),
         _ => error(404, "not_found", "there is nothing here"),
     }

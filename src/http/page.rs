@@ -7,18 +7,35 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// A part of the page, if there is one of this name.
+/// The parts of the page by their paths, with what they are.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("", HTML, include_str!("page/index.html")),
+    ("page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
+    ("mark.svg", "image/svg+xml", include_str!("page/mark.svg")),
+    ("api.js", SCRIPT, include_str!("page/api.js")),
+    ("datasets.js", SCRIPT, include_str!("page/datasets.js")),
+    ("dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("graph.js", SCRIPT, include_str!("page/graph.js")),
+    ("health.js", SCRIPT, include_str!("page/health.js")),
+    ("ledger.js", SCRIPT, include_str!("page/ledger.js")),
+    ("now.js", SCRIPT, include_str!("page/now.js")),
+    ("page.js", SCRIPT, include_str!("page/page.js")),
+    ("peers.js", SCRIPT, include_str!("page/peers.js")),
+    ("transfers.js", SCRIPT, include_str!("page/transfers.js")),
+    ("upload.js", SCRIPT, include_str!("page/upload.js")),
+    ("viewer.js", SCRIPT, include_str!("page/viewer.js")),
+    ("words.js", SCRIPT, include_str!("page/words.js")),
+];
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// A part of the page, if there is one of this name; the page itself has none.
 pub(super) fn answer(request: &Request<'_>, name: &str) -> Option<Reply> {
-    let (kind, text) = match name {
-        "" => ("text/html; charset=utf-8", include_str!("page/index.html")),
-        "page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),
-        "page.js" => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
-        _ => return None,
-    };
+    let (_, kind, text) = PARTS.iter().find(|(part, ..)| *part == name)?;
     if !matches!(&request.method[..], "GET" | "HEAD") {
         return Some(super::error(405, "method_not_allowed", "the page is only read"));
     }
-    let mut reply = Reply::new(200, kind, text)
+    let mut reply = Reply::new(200, kind, *text)
         .with("content-security-policy", POLICY)
         .with("x-content-type-options", "nosniff")
         .with("referrer-policy", "no-referrer")

@@ -11,7 +11,15 @@ fn the_page_is_small_and_runs_and_asks_nothing_of_another_origin() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(&dir.path().join("a"), &[]);
     let mut bytes = 0;
-    for (path, kind) in [("/", "html"), ("/page.css", "css"), ("/page.js", "javascript")] {
+    let parts = std::fs::read_dir("src/http/page").unwrap().map(|entry| entry.unwrap().file_name());
+    for part in parts {
+        let part = part.to_str().unwrap();
+        let (path, kind) = match part.rsplit('.').next().unwrap() {
+            "html" => ("/".to_owned(), "html"),
+            "js" => (format!("/page/{part}"), "javascript"),
+            kind => (format!("/page/{part}"), kind),
+        };
+        let path = &path[..];
         let response = node.get(path);
         assert_eq!(response.status, 200, "{path}");
         assert!(response.header("content-type").unwrap().contains(kind), "{path}");

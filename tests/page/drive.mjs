@@ -2,7 +2,9 @@
 // should be: a console error, a breach of the content policy, a request to another origin, a
 // serious fault that axe-core finds, or other bytes than were dropped.
 //
-//     node drive.mjs BROWSER URL_A URL_B SCREENSHOTS DIR      (NODE_PATH has the packages)
+//     node drive.mjs BROWSER SCREENSHOTS DIR      (NODE_PATH has the packages)
+//
+// DIR has the data directories of three serving nodes: `b` dials `a` and `c`.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -14,12 +16,16 @@ import zlib from "node:zlib";
 const require = createRequire(path.join(process.env.NODE_PATH, "x.js"));
 const puppeteer = require("puppeteer-core");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [browserPath, urlA, urlB, shots, dir] = process.argv.slice(2);
+const [browserPath, shots, dir] = process.argv.slice(2);
+const about = (name) => JSON.parse(fs.readFileSync(path.join(dir, name, "node.json"), "utf8"));
+const [urlA, urlB, urlC] = ["a", "b", "c"].map((name) => `http://${about(name).http}`);
 const FILM_BYTES = 64 << 20;
 
 const sha = (bytes) => createHash("sha256").update(bytes).digest("hex");
 const step = (text) => console.log(`  ${text}`);
 const faults = [];
+/** Requests fail as they should, once a node was stopped. */
+let stopped = false;
 
 /** A picture with a gradient, written by hand: no tool for it is needed. */
 function png(width, height) {
@@ -50,7 +56,7 @@ async function watch(browser, url) {
   const page = await browser.newPage();
   await page.setViewport({ width: 1100, height: 900 });
   page.on("console", (message) => {
-    if (message.type() === "error") faults.push(`console: ${message.text()} ${message.location().url}`);
+    if (message.type() === "error" && !stopped) faults.push(`console: ${message.text()} ${message.location().url}`);
   });
   page.on("pageerror", (error) => faults.push(`error: ${error.message}`));
   page.on("request", (request) => {
@@ -79,7 +85,7 @@ async function check(page, what) {
 
 /** A change of the viewport may load the page anew. */
 const settled = (page) => page.waitForFunction(() => document.querySelector("#link.live")
-  && document.querySelectorAll("#datasets li").length === 2 && document.querySelector("#peers li"));
+  && document.querySelectorAll("#datasets > li").length === 2 && document.querySelector("#peers > li"));
 
 const shoot = (page, name) => page.screenshot({ path: path.join(shots, `${name}.png`), fullPage: true });
 
@@ -96,6 +102,13 @@ async function drop(page, files) {
 
 const press = (page, label) => page.click(`::-p-aria([name="${label}"][role="button"])`);
 const text = (page, selector) => page.$eval(selector, (element) => element.textContent);
+
+/** The rarer things that can be done with a dataset. */
+async function more(page, name) {
+  await page.evaluate((label) => {
+    document.querySelector(`summary[aria-label="${label}"]`).parentElement.open = true;
+  }, `More for ${name}`);
+}
 
 async function dropAndCopy(page, file) {
   const name = path.basename(file);
@@ -122,11 +135,12 @@ async function watchTransfer(page, cid) {
   for (let look = 0; look < 60; look += 1) {
     const now = await page.evaluate(() => {
       const item = document.querySelector("#transfers li");
-      const path = item?.querySelector("path")?.getAttribute("d") ?? "";
-      return { value: item?.querySelector("progress")?.value, path, text: item?.querySelector("p")?.textContent ?? "" };
+      const path = item?.querySelector("path.in")?.getAttribute("d") ?? "";
+      const said = (cls) => item?.querySelector(cls)?.textContent ?? "";
+      return { value: item?.querySelector("progress")?.value, path, text: `${said(".figures-line")} ${said(".from")}` };
     });
     if (now.value > 0) seen.add(now.value);
-    drawn ||= now.path.includes("L") && /left/.test(now.text) && /from 12D3/.test(now.text);
+    drawn ||= now.path.includes("L") && / left/.test(now.text) && /from.*12D3.*12D3/.test(now.text);
     if (seen.size === 3 && !shot) {
       shot = true;
       step(`a transfer moves: ${now.text}`);
@@ -137,8 +151,9 @@ async function watchTransfer(page, cid) {
     await new Promise((done) => setTimeout(done, 250));
   }
   assert.ok(seen.size >= 3, `the transfer was seen at ${seen.size} places`);
-  assert.ok(drawn, "neither graph, rate, time nor peer was drawn");
-  await page.waitForFunction(() => document.querySelector("#datasets .tag")?.textContent === "pinned");
+  assert.ok(drawn, "graph, rate, time and both senders were not drawn");
+  await page.waitForFunction((cid) => document.querySelector(`#datasets a[href*="${cid}"]`)
+    ?.closest("li").querySelector(".tag").textContent === "pinned", {}, cid);
 }
 
 async function looks(page) {
@@ -163,8 +178,10 @@ async function looks(page) {
 /** All that can be pressed is reached with the Tab key, and its focus is seen. */
 async function tabThrough(page) {
   await page.evaluate(() => document.activeElement.blur());
-  const count = await page.evaluate(() => [...document.querySelectorAll("main button, main a, main input")]
-    .filter((element) => element.offsetParent !== null && !element.disabled).length);
+  await page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+  const all = "main button, main a, main input, main select, main summary";
+  const count = await page.evaluate((all) => [...document.querySelectorAll(all)]
+    .filter((element) => element.offsetParent !== null && !element.disabled).length, all);
   const reached = new Set();
   for (let at = 0; at < count + 10; at += 1) {
     await page.keyboard.press("Tab");
@@ -179,6 +196,54 @@ async function tabThrough(page) {
   }
   assert.equal(reached.size, count, "the keyboard does not reach everything");
   step(`the Tab key reaches all ${count} of what can be pressed`);
+}
+
+/** Protects a dataset, hurts the store, and has the page mend it. */
+async function protectAndMend(page, name) {
+  await more(page, name);
+  await press(page, `Protect ${name}`);
+  await page.waitForSelector("#shape[open]");
+  await check(page, "a question with fields");
+  await page.$eval("#shape-data", (field) => { field.value = "4"; });
+  await page.$eval("#shape-parity", (field) => { field.value = "2"; });
+  await page.click("#shape-yes");
+  const told = (what) => page.waitForFunction((what) => [...document.querySelectorAll(".health-told")]
+    .some((one) => new RegExp(what).test(one.textContent)), { timeout: 60000 }, what);
+  await told("can still bear 2 losses");
+  assert.equal(await page.$$eval(".shards", (strips) => strips[0].children.length), 6, "4 + 2 shards are drawn");
+  const packs = path.join(dir, "a", "packs");
+  const [pack] = fs.readdirSync(packs).map((file) => path.join(packs, file))
+    .sort((a, b) => fs.statSync(b).size - fs.statSync(a).size);
+  const file = fs.openSync(pack, "r+");
+  fs.writeSync(file, randomBytes(64), 0, 64, 5 << 20);
+  fs.closeSync(file);
+  await press(page, "Verify all");
+  await page.waitForFunction(() => /were damaged.*mended/.test(document.querySelector("#jobs p")?.textContent),
+    { timeout: 60000 });
+  step(`a damaged pack: ${await text(page, "#jobs p")}`);
+  await told("can still bear 2 losses");
+  await more(page, `${name} (protected)`);
+  await press(page, `Repair ${name} (protected)`);
+  await page.waitForFunction(() => /is whole/.test(document.getElementById("said").textContent));
+}
+
+/** A CAR of a dataset begins with its head, and has all its bytes. */
+async function exportCar(page, name, size) {
+  await more(page, name);
+  const href = await page.$eval(`::-p-aria([name="Export ${name} as a CAR"])`, (link) => link.href);
+  const car = Buffer.from(await (await fetch(href)).arrayBuffer());
+  assert.ok(car.length > size && car.subarray(0, 64).includes("roots"), "no CAR came");
+  step(`exported as a CAR of ${car.length} bytes`);
+}
+
+/** Stops the node, and sees the page say so and what to do. */
+async function stopNode(page) {
+  stopped = true;
+  process.kill(about("a").pid, "SIGTERM");
+  await page.waitForFunction(() => /barrow serve/.test(document.querySelector("#lost:not([hidden])")?.textContent),
+    { timeout: 20000 });
+  await check(page, "a node that is gone");
+  await shoot(page, "gone");
 }
 
 async function showOpenAndDelete(page, cid, bytes) {
@@ -197,7 +262,8 @@ async function showOpenAndDelete(page, cid, bytes) {
   await press(page, "Pin test.png");
   await page.waitForSelector('::-p-aria([name="Unpin test.png"][role="button"])');
   await press(page, "Verify all");
-  await page.waitForFunction(() => /^All \d+ blocks/.test(document.querySelector("#jobs p")?.textContent));
+  await page.waitForFunction(() => /^All [\d,]+ blocks/.test(document.querySelector("#jobs p")?.textContent));
+  await more(page, "test.png");
   await press(page, "Delete test.png");
   await page.waitForSelector("#sure[open]");
   await check(page, "a question");
@@ -227,6 +293,13 @@ async function main() {
     await shoot(a, "empty");
     const cid = await dropAndCopy(a, film);
     step(`dropped, and its CID copied: ${cid}`);
+    // A second node to get it from, and something that is there already.
+    const pinned = await fetch(`${urlC}/api/v1/pins/${cid}`, { method: "POST" });
+    assert.match(await pinned.text(), /"done":true/);
+    await b.bringToFront();
+    await b.select("#parity", "4+2");
+    await dropAndCopy(b, picture);
+    await b.waitForFunction(() => /bear 2 losses/.test(document.querySelector(".health-told")?.textContent));
     await watchTransfer(b, cid);
     const got = Buffer.from(await (await fetch(`${urlB}/ipfs/${cid}`)).arrayBuffer());
     assert.equal(sha(got), sha(fs.readFileSync(film)), "other bytes came");
@@ -235,10 +308,16 @@ async function main() {
     await looks(a);
     await tabThrough(a);
     await showOpenAndDelete(a, pictureCid, bytes);
+    await exportCar(a, "film.bin", FILM_BYTES);
+    await protectAndMend(a, "film.bin");
+    await shoot(a, "protected");
+    await check(a, "with a protected dataset");
+    assert.ok(await a.$eval("#accounts .account", (one) => /sent 64/.test(one.textContent)), "no ledger");
     step(`the store: ${await text(a, "#store-text")}`);
     await a.type("#cid", "no cid!");
     await press(a, "Open");
     assert.match(await text(a, "#cid-wrong"), /begins with/);
+    await stopNode(a);
     for (const page of [a, b]) faults.push(...(await page.evaluate(() => window.breaches)));
   } finally {
     await browser.close();
