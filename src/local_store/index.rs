@@ -126,6 +126,16 @@ fn configure(index: &Connection, cache_kib: usize) -> Result<(), rusqlite::Error
     index.busy_timeout(std::time::Duration::from_secs(10))
 }
 
+/// Begins a transaction.
+pub(super) fn begin(index: &Connection) -> Result<(), rusqlite::Error> {
+    index.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+}
+
+/// Ends it: readers see what it did.
+pub(super) fn commit(index: &Connection) -> Result<(), rusqlite::Error> {
+    index.prepare_cached("COMMIT")?.execute([]).map(drop)
+}
+
 /// Where a block is.
 pub(super) fn place(index: &Connection, hash: &Multihash) -> Result<Option<Place>, StoreError> {
     let mut statement =
@@ -185,15 +195,14 @@ pub(super) fn delete_blocks_from(
     pack: u32,
     offset: u64,
 ) -> Result<(u64, u64), StoreError> {
-    let (blocks, bytes): (i64, i64) = index.query_row(
-        "SELECT count(*), ifnull(sum(len), 0) FROM blocks WHERE pack = ?1 AND offset >= ?2",
-        params![pack, signed(offset)],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    index.execute(
-        "DELETE FROM blocks WHERE pack = ?1 AND offset >= ?2",
-        params![pack, signed(offset)],
-    )?;
+    let (blocks, bytes): (i64, i64) = index
+        .prepare_cached(
+            "SELECT count(*), ifnull(sum(len), 0) FROM blocks WHERE pack = ?1 AND offset >= ?2",
+        )?
+        .query_row(params![pack, signed(offset)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    index
+        .prepare_cached("DELETE FROM blocks WHERE pack = ?1 AND offset >= ?2")?
+        .execute(params![pack, signed(offset)])?;
     let blocks = unsigned(blocks);
     Ok((blocks, unsigned(bytes) + blocks * HEADER_BYTES as u64))
 }
@@ -236,7 +245,9 @@ pub(super) fn delete_refs(index: &Connection, dataset: u64) -> Result<(), StoreE
 
 /// Forgets references of datasets that were never finished.
 pub(super) fn delete_dangling_refs(index: &Connection) -> Result<(), StoreError> {
-    index.execute("DELETE FROM refs WHERE dataset NOT IN (SELECT id FROM datasets)", [])?;
+    index
+        .prepare_cached("DELETE FROM refs WHERE dataset NOT IN (SELECT id FROM datasets)")?
+        .execute([])?;
     Ok(())
 }
 
@@ -332,7 +343,7 @@ pub(super) fn has_dataset(index: &Connection, id: u64) -> Result<bool, StoreErro
 
 /// Reads the figures.
 pub(super) fn load_tally(index: &Connection) -> Result<Tally, StoreError> {
-    let mut tally = index.query_row("SELECT * FROM counts", [], |row| {
+    let mut tally = index.prepare_cached("SELECT * FROM counts")?.query_row([], |row| {
         Ok(Tally {
             blocks: unsigned(row.get(0)?),
             bytes: unsigned(row.get(1)?),

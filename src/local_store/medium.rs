@@ -7,7 +7,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    ops::Range,
+    ops::{DerefMut, Range},
     os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -17,6 +17,9 @@ use std::{
 pub const ALIGNMENT: usize = 4_096;
 /// Space kept back, so that a full disk can still be told what to delete.
 const RESERVE_BYTES: u64 = 16 << 20;
+
+/// An open connection to the index. Whoever opened it may have a use for it when it is let go.
+pub type Index = Box<dyn DerefMut<Target = Connection> + Send>;
 
 /// Where packs and index are kept.
 ///
@@ -58,13 +61,13 @@ pub trait Medium: Send + Sync {
     ///
     /// # Errors
     /// If it cannot be opened at all.
-    fn open_index(&self) -> Result<Option<Connection>, StoreError>;
+    fn open_index(&self) -> Result<Option<Index>, StoreError>;
 
     /// Opens the index for reading beside the writer.
     ///
     /// # Errors
     /// If it cannot be opened.
-    fn read_index(&self) -> Result<Connection, StoreError>;
+    fn read_index(&self) -> Result<Index, StoreError>;
 
     /// Throws the index away.
     ///
@@ -184,17 +187,18 @@ impl Medium for Directory {
         File::open(self.dir.join("packs"))?.sync_all()
     }
 
-    fn open_index(&self) -> Result<Option<Connection>, StoreError> {
+    fn open_index(&self) -> Result<Option<Index>, StoreError> {
         let path = self.index_path();
         let small = fs::metadata(&path).is_ok_and(|meta| meta.len() <= CHECKED_INDEX_BYTES);
         // A write-ahead log that was left tells of a crash.
         let check = small || self.dir.join("index.sqlite-wal").exists();
         let opened = index::open(&path, self.cache_kib)?;
-        Ok(opened.filter(|index| !check || is_sound(index)))
+        let sound = opened.filter(|index| !check || is_sound(index));
+        Ok(sound.map(|index| Box::new(Box::new(index)) as Index))
     }
 
-    fn read_index(&self) -> Result<Connection, StoreError> {
-        Ok(index::open_reader(&self.index_path(), self.cache_kib)?)
+    fn read_index(&self) -> Result<Index, StoreError> {
+        Ok(Box::new(Box::new(index::open_reader(&self.index_path(), self.cache_kib)?)))
     }
 
     fn discard_index(&self) -> io::Result<()> {

@@ -23,7 +23,7 @@ pub use reader::StoreReader;
 use crate::block::Block;
 use barrow_wire::{Cid, Multihash};
 use index::{Place, Tally};
-use medium::{Directory, Medium};
+use medium::{Directory, Index, Medium};
 use pack::OpenPack;
 use record::{Header, Kind};
 use rusqlite::Connection;
@@ -50,11 +50,19 @@ pub struct StoreOptions {
     pub create: bool,
     /// A pack that has this many bytes is left, and the next one begun.
     pub pack_bytes_max: u64,
+    /// Bytes of one write: what is appended goes to the file in pieces of this size.
+    pub piece_bytes: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { quota_bytes: None, cache_kib: 2_048, create: true, pack_bytes_max: 1 << 30 }
+        Self {
+            quota_bytes: None,
+            cache_kib: 2_048,
+            create: true,
+            pack_bytes_max: 1 << 30,
+            piece_bytes: 1 << 20,
+        }
     }
 }
 
@@ -82,7 +90,7 @@ pub struct Removed {
 pub struct LocalStore {
     medium: Arc<dyn Medium>,
     options: StoreOptions,
-    index: Connection,
+    index: Index,
     pack: OpenPack,
     tally: Tally,
     /// A transaction is open.
@@ -131,7 +139,8 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_on(medium: Arc<dyn Medium>, options: StoreOptions) -> Result<Self, StoreError> {
-        let recovery::Recovered { index, pack, tally } = recovery::recover(&*medium)?;
+        let recovery::Recovered { index, pack, tally } =
+            recovery::recover(&*medium, options.piece_bytes)?;
         let mut store = Self {
             medium,
             options,
@@ -425,7 +434,8 @@ impl LocalStore {
 
     fn next_pack(&mut self) -> Result<(), StoreError> {
         self.sync()?;
-        self.pack = OpenPack::create(&*self.medium, self.pack.number + 1)?;
+        self.pack =
+            OpenPack::create(&*self.medium, self.pack.number + 1, self.options.piece_bytes)?;
         self.begin()
     }
 
@@ -434,7 +444,7 @@ impl LocalStore {
             return Err(StoreError::ReadOnly(reason.clone()));
         }
         if !self.in_batch {
-            self.index.execute_batch("BEGIN IMMEDIATE")?;
+            index::begin(&self.index)?;
             self.in_batch = true;
         }
         Ok(())
@@ -462,7 +472,7 @@ impl LocalStore {
             let end = self.pack.end();
             self.tally.pack(self.pack.number).indexed = end;
             index::save_tally(&self.index, &mut self.tally)?;
-            self.index.execute_batch("COMMIT")?;
+            index::commit(&self.index)?;
             self.in_batch = false;
             self.batch_bytes = 0;
             self.medium.committed(&mut self.index);

@@ -9,9 +9,6 @@ use std::{
     io,
 };
 
-/// Bytes of one write, and of what may wait for it.
-const PIECE_BYTES: usize = 1 << 20;
-
 /// The pack that is written now.
 ///
 /// Whole pieces go to the file when they are full; the tail goes there when somebody waits for a
@@ -20,10 +17,12 @@ pub(super) struct OpenPack {
     pub(super) number: u32,
     pub(super) seed: u64,
     pub(super) file: Box<dyn PackFile>,
+    /// Bytes of one write, and of what may wait for it; a multiple of [`ALIGNMENT`].
+    piece_bytes: usize,
     staging: Vec<u8>,
     /// Where in `staging` its first aligned byte is.
     aligned_at: usize,
-    /// Offset in the file of the staging's first byte, a multiple of [`PIECE_BYTES`].
+    /// Offset in the file of the staging's first byte, a multiple of `piece_bytes`.
     pub(super) staged_from: u64,
     staged: usize,
     /// Up to here the file has the bytes.
@@ -32,11 +31,11 @@ pub(super) struct OpenPack {
 
 impl OpenPack {
     /// Begins a pack that is not there yet.
-    pub(super) fn create(medium: &dyn Medium, number: u32) -> io::Result<Self> {
+    pub(super) fn create(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Result<Self> {
         let file = medium.create_pack(number)?;
         // Not from any clock: the operating system's randomness is behind it.
         let seed = RandomState::new().hash_one(number);
-        let mut pack = Self::new(number, seed, file);
+        let mut pack = Self::new(number, seed, file, piece_bytes);
         pack.append(&PackHeader { seed }.to_bytes())?;
         pack.flush()?;
         Ok(pack)
@@ -48,14 +47,15 @@ impl OpenPack {
         number: u32,
         seed: u64,
         end: u64,
+        piece_bytes: usize,
     ) -> io::Result<Self> {
         let file = medium.open_pack(number)?;
         if file.size()? != end {
             file.set_len(end)?;
             file.sync()?;
         }
-        let mut pack = Self::new(number, seed, file);
-        pack.staged_from = end - end % PIECE_BYTES as u64;
+        let mut pack = Self::new(number, seed, file, piece_bytes);
+        pack.staged_from = end - end % piece_bytes as u64;
         pack.staged = usize::try_from(end - pack.staged_from).expect("less than a piece");
         let (from, to) = (pack.aligned_at, pack.aligned_at + pack.staged);
         pack.file.read_at(&mut pack.staging[from..to], pack.staged_from)?;
@@ -63,11 +63,22 @@ impl OpenPack {
         Ok(pack)
     }
 
-    fn new(number: u32, seed: u64, file: Box<dyn PackFile>) -> Self {
-        let staging = vec![0; PIECE_BYTES + ALIGNMENT];
+    fn new(number: u32, seed: u64, file: Box<dyn PackFile>, piece_bytes: usize) -> Self {
+        assert!(piece_bytes.is_multiple_of(ALIGNMENT), "pieces are whole pages");
+        let staging = vec![0; piece_bytes + ALIGNMENT];
         let aligned_at = staging.as_ptr().align_offset(ALIGNMENT);
         assert!(aligned_at < ALIGNMENT, "bytes can be aligned to a page");
-        Self { number, seed, file, staging, aligned_at, staged_from: 0, staged: 0, written: 0 }
+        Self {
+            number,
+            seed,
+            file,
+            piece_bytes,
+            staging,
+            aligned_at,
+            staged_from: 0,
+            staged: 0,
+            written: 0,
+        }
     }
 
     /// Where the next byte goes.
@@ -78,15 +89,15 @@ impl OpenPack {
     /// Appends; whole pieces go to the file.
     pub(super) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let room = PIECE_BYTES - self.staged;
+            let room = self.piece_bytes - self.staged;
             let (now, later) = bytes.split_at(bytes.len().min(room));
             let at = self.aligned_at + self.staged;
             self.staging[at..at + now.len()].copy_from_slice(now);
             self.staged += now.len();
             bytes = later;
-            if self.staged == PIECE_BYTES {
+            if self.staged == self.piece_bytes {
                 self.write_staged()?;
-                self.staged_from += PIECE_BYTES as u64;
+                self.staged_from += self.piece_bytes as u64;
                 self.staged = 0;
             }
         }
@@ -107,7 +118,7 @@ impl OpenPack {
 
     /// Forgets what was appended behind `end`, after a write that failed.
     pub(super) fn rewind(&mut self, end: u64) -> io::Result<()> {
-        let restart = end - end % PIECE_BYTES as u64;
+        let restart = end - end % self.piece_bytes as u64;
         if restart != self.staged_from {
             let kept = usize::try_from(end - restart).expect("less than a piece");
             let (from, to) = (self.aligned_at, self.aligned_at + kept);
@@ -128,12 +139,14 @@ mod tests {
     use super::*;
     use crate::local_store::medium::Directory;
 
+    const PIECE_BYTES: usize = 64 << 10;
+
     #[test]
     fn what_was_appended_in_any_pieces_is_in_the_file_and_a_resumed_pack_goes_on_behind_it() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         std::fs::create_dir(dir.path().join("packs")).unwrap();
         let medium = Directory::new(dir.path(), 64);
-        let mut pack = OpenPack::create(&medium, 1).unwrap();
+        let mut pack = OpenPack::create(&medium, 1, PIECE_BYTES).unwrap();
         let seed = pack.seed;
         let mut expected = PackHeader { seed }.to_bytes().to_vec();
         for n in 0..40_usize {
@@ -143,7 +156,7 @@ mod tests {
             if n % 7 == 0 {
                 pack.flush().unwrap();
                 let end = pack.end();
-                pack = OpenPack::resume(&medium, 1, seed, end).unwrap();
+                pack = OpenPack::resume(&medium, 1, seed, end, PIECE_BYTES).unwrap();
             }
         }
         pack.append(b"to be forgotten").unwrap();

@@ -3,13 +3,12 @@
 use super::{
     Dataset, StoreError,
     index::{self, Place},
-    medium::{Medium, PackFile},
+    medium::{Index, Medium, PackFile},
     record::{HEADER_BYTES, Header, Kind},
     recovery::pack_seed,
 };
 use crate::{block::Block, pool::Pool};
 use barrow_wire::{Multihash, Presence};
-use rusqlite::Connection;
 use std::{io, sync::Arc};
 
 /// Packs that a reader keeps open.
@@ -18,7 +17,7 @@ const OPEN_PACKS_MAX: usize = 32;
 /// One who reads, with a connection to the index of its own.
 pub struct StoreReader {
     medium: Arc<dyn Medium>,
-    index: Connection,
+    index: Index,
     open: Vec<(u32, OpenedPack)>,
 }
 

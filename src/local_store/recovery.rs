@@ -3,7 +3,7 @@
 use super::{
     Dataset, StoreError,
     index::{self, Place, Tally},
-    medium::{Medium, PackFile},
+    medium::{Index, Medium, PackFile},
     pack::{FIRST_RECORD, OpenPack},
     record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
 };
@@ -17,14 +17,14 @@ const SEARCH_BYTES: usize = 1 << 20;
 
 /// A store that is open again.
 pub(super) struct Recovered {
-    pub(super) index: Connection,
+    pub(super) index: Index,
     pub(super) pack: OpenPack,
     pub(super) tally: Tally,
 }
 
 /// Opens the index, or makes a new one where it is missing or damaged; takes into it what the
 /// packs have behind it, and opens the last pack.
-pub(super) fn recover(medium: &dyn Medium) -> Result<Recovered, StoreError> {
+pub(super) fn recover(medium: &dyn Medium, piece_bytes: usize) -> Result<Recovered, StoreError> {
     // Before anything is touched.
     let seeds = read_headers(medium)?;
     let mut index = open_index(medium)?;
@@ -37,7 +37,7 @@ pub(super) fn recover(medium: &dyn Medium) -> Result<Recovered, StoreError> {
         index = open_index(medium)?;
         tally = index::load_tally(&index)?;
     }
-    index.execute_batch("BEGIN IMMEDIATE")?;
+    index::begin(&index)?;
     doubt(&index, &mut tally, &seeds)?;
     let mut end = 0;
     for &(number, seed) in &seeds {
@@ -48,14 +48,14 @@ pub(super) fn recover(medium: &dyn Medium) -> Result<Recovered, StoreError> {
     }
     index::delete_dangling_refs(&index)?;
     index::save_tally(&index, &mut tally)?;
-    index.execute_batch("COMMIT")?;
+    index::commit(&index)?;
     medium.committed(&mut index);
     let pack = match seeds.last() {
-        None => OpenPack::create(medium, 1)?,
-        Some(&(number, Some(seed))) => OpenPack::resume(medium, number, seed, end)?,
+        None => OpenPack::create(medium, 1, piece_bytes)?,
+        Some(&(number, Some(seed))) => OpenPack::resume(medium, number, seed, end, piece_bytes)?,
         // As after a crash between the pack's making and its first sync; what it holds otherwise
         // may still be of use to somebody, so it stays.
-        Some(&(number, None)) => OpenPack::create(medium, number + 1)?,
+        Some(&(number, None)) => OpenPack::create(medium, number + 1, piece_bytes)?,
     };
     Ok(Recovered { index, pack, tally })
 }
@@ -86,7 +86,7 @@ pub(super) fn pack_seed(file: &dyn PackFile) -> Result<Option<u64>, StoreError> 
     Ok(header.map(|header| header.seed))
 }
 
-fn open_index(medium: &dyn Medium) -> Result<Connection, StoreError> {
+fn open_index(medium: &dyn Medium) -> Result<Index, StoreError> {
     match medium.open_index() {
         Ok(Some(index)) => return Ok(index),
         Ok(None) => log::warn!("the index is damaged or of another version; it is made anew"),
@@ -147,7 +147,8 @@ fn scan(
                     tally.pack(number).indexed = end;
                     tally.pack(number).synced = end;
                     index::save_tally(index, tally)?;
-                    index.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+                    index::commit(index)?;
+                    index::begin(index)?;
                 }
             }
             // Given back, or torn: what lies within it is no record.
@@ -203,7 +204,8 @@ pub(super) fn find_record(
     mut offset: u64,
     len: u64,
 ) -> Result<Option<u64>, StoreError> {
-    let mut window = vec![0; SEARCH_BYTES + HEADER_BYTES];
+    let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut window = vec![0; left.min(SEARCH_BYTES + HEADER_BYTES)];
     while offset < len {
         let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(window.len());
         file.read_at(&mut window[..want], offset)?;

@@ -14,11 +14,12 @@
     reason = "a test reports by a panic"
 )]
 
+mod database;
 mod medium;
 mod model;
 
-use medium::{Forgetful, Loss};
-use model::{BLOCKS, Model, Op};
+use medium::Loss;
+use model::{BLOCKS, Bench, Model, Op};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A small generator, the same everywhere.
@@ -75,12 +76,11 @@ fn sequence(seed: u64) -> Vec<Op> {
 }
 
 /// Tries a sequence; `plant` leaves every sync out.
-fn try_sequence(ops: &[Op], plant: bool) -> Result<(), String> {
-    let medium = Forgetful::default();
+fn try_sequence(bench: &Bench, ops: &[Op], plant: bool) -> Result<(), String> {
+    let mut model = bench.model();
     if plant {
-        medium.plant_forgotten_syncs();
+        model.medium.plant_forgotten_syncs();
     }
-    let mut model = Model::on(medium);
     let tried = catch_unwind(AssertUnwindSafe(|| {
         ops.iter().enumerate().try_for_each(|(at, op)| {
             model.step(*op).map_err(|broken| format!("after step {at}, {op:?}: {broken}"))
@@ -90,12 +90,12 @@ fn try_sequence(ops: &[Op], plant: bool) -> Result<(), String> {
 }
 
 /// Leaves out what is not needed to fail.
-fn shrink(mut ops: Vec<Op>, plant: bool) -> Vec<Op> {
+fn shrink(bench: &Bench, mut ops: Vec<Op>, plant: bool) -> Vec<Op> {
     let mut at = 0;
     while at < ops.len() {
         let mut shorter = ops.clone();
         shorter.remove(at);
-        if try_sequence(&shorter, plant).is_err() {
+        if try_sequence(bench, &shorter, plant).is_err() {
             ops = shorter;
         } else {
             at += 1;
@@ -119,11 +119,12 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
     std::thread::scope(|scope| {
         for thread in 0..threads {
             scope.spawn(move || {
+                let bench = Bench::new();
                 for seed in (from..from + count).filter(|seed| seed % threads == thread) {
                     let ops = sequence(seed);
-                    if let Err(broken) = try_sequence(&ops, false) {
-                        let ops = shrink(ops, false);
-                        let shortest = try_sequence(&ops, false);
+                    if let Err(broken) = try_sequence(&bench, &ops, false) {
+                        let ops = shrink(&bench, ops, false);
+                        let shortest = try_sequence(&bench, &ops, false);
                         panic!("seed {seed}: {broken}\nshortest: {ops:?}\n{shortest:?}");
                     }
                 }
@@ -135,9 +136,10 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
 
 #[test]
 fn a_sync_left_out_is_found() {
-    let found = (0..1_000).find(|seed| try_sequence(&sequence(*seed), true).is_err());
+    let bench = Bench::new();
+    let found = (0..1_000).find(|seed| try_sequence(&bench, &sequence(*seed), true).is_err());
     let seed = found.expect("the planted fault is found");
-    let shortest = shrink(sequence(seed), true);
+    let shortest = shrink(&bench, sequence(seed), true);
     println!("found at seed {seed}: {shortest:?}");
     assert!(shortest.len() <= 6, "{shortest:?}");
 }
@@ -156,11 +158,12 @@ fn every_short_workload_survives_a_crash_at_every_point() {
         Op::Sync,
         Op::Reopen,
     ];
+    let bench = Bench::new();
     let mut tried = 0_u64;
     for a in alphabet {
         for b in alphabet {
             for c in alphabet {
-                tried += crash_everywhere(&[a, b, c]);
+                tried += crash_everywhere(&bench, &[a, b, c]);
             }
         }
     }
@@ -169,20 +172,21 @@ fn every_short_workload_survives_a_crash_at_every_point() {
 }
 
 /// The workload stands behind something stored, and is cut at each change; gives the crashes.
-fn crash_everywhere(ops: &[Op]) -> u64 {
+fn crash_everywhere(bench: &Bench, ops: &[Op]) -> u64 {
     let before =
         [Op::Begin(1), Op::Put(Some(1), 6), Op::Put(Some(1), 7), Op::Finish(1, true), Op::Begin(0)];
     let start = |model: &mut Model| before.iter().try_for_each(|op| model.step(*op));
-    let mut whole = Model::new();
+    let mut whole = bench.model();
     start(&mut whole).unwrap();
     let (first, commits) = (whole.medium.calls(), whole.medium.commits());
     ops.iter().try_for_each(|op| whole.step(*op)).unwrap();
-    let last = whole.medium.calls();
+    let (last, back) = (whole.medium.calls(), whole.medium.commits() - commits);
+    drop(whole);
     let mut tried = 0;
     for point in first + 1..=last + 1 {
         for loss in [Loss::All, Loss::Nothing, Loss::Some(point)] {
-            for back in [0, whole.medium.commits() - commits] {
-                let mut model = Model::new();
+            for back in [0, back] {
+                let mut model = bench.model();
                 start(&mut model).unwrap();
                 model.medium.die_at(point);
                 for op in ops {
@@ -201,8 +205,9 @@ fn crash_everywhere(ops: &[Op]) -> u64 {
 
 #[test]
 fn a_flipped_bit_is_never_served() {
+    let bench = Bench::new();
     for seed in 0..2_000_u64 {
-        let mut model = Model::new();
+        let mut model = bench.model();
         model.step(Op::Begin(0)).unwrap();
         for n in 0..BLOCKS {
             model.step(Op::Put(Some(0), n)).unwrap();

@@ -1,11 +1,11 @@
 //! A medium in memory that forgets, at a crash, what a disk may forget.
 
+use crate::database::{Commit, Lent, Shelf};
 use barrow::local_store::{
     StoreError,
-    medium::{Medium, PackFile},
-    prepare_index,
+    medium::{Index, Medium, PackFile},
 };
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::Connection;
 use std::{
     collections::BTreeMap,
     io,
@@ -79,8 +79,10 @@ impl Change {
 #[derive(Default)]
 struct State {
     packs: BTreeMap<u32, Pack>,
-    /// Every commit of the index, the empty one first.
-    commits: Vec<Vec<u8>>,
+    /// Every commit of the index.
+    commits: Vec<Commit>,
+    /// The index does not hold the last of them.
+    is_rolled_back: bool,
     /// Calls that change something, so far.
     calls: u64,
     /// This call fails, once.
@@ -91,12 +93,21 @@ struct State {
     forgets_syncs: bool,
 }
 
-#[derive(Clone, Default)]
-pub struct Forgetful(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub struct Forgetful {
+    state: Arc<Mutex<State>>,
+    shelf: Arc<Shelf>,
+}
 
 impl Forgetful {
+    /// Packs and an index that hold nothing yet; connections to it are taken from `shelf`.
+    pub fn new(shelf: &Arc<Shelf>) -> Self {
+        let state = State { is_rolled_back: true, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), shelf: shelf.clone() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 
     pub fn calls(&self) -> u64 {
@@ -144,6 +155,7 @@ impl Forgetful {
             pack.now = file;
         }
         let kept = state.commits.len().saturating_sub(commits_back);
+        state.is_rolled_back |= kept < state.commits.len();
         state.commits.truncate(kept);
         state.fails_at = None;
         state.dies_at = None;
@@ -181,14 +193,6 @@ impl Forgetful {
             false => Err(io::ErrorKind::NotFound.into()),
         }
     }
-
-    fn load(&self) -> Result<Connection, StoreError> {
-        let mut index = Connection::open_in_memory()?;
-        if let Some(bytes) = self.state().commits.last() {
-            index.deserialize_read_exact(MAIN_DB, &bytes[..], bytes.len(), false)?;
-        }
-        Ok(index)
-    }
 }
 
 impl Medium for Forgetful {
@@ -214,23 +218,32 @@ impl Medium for Forgetful {
         Ok(())
     }
 
-    fn open_index(&self) -> Result<Option<Connection>, StoreError> {
-        Ok(prepare_index(self.load()?)?)
+    fn open_index(&self) -> Result<Option<Index>, StoreError> {
+        let index = Lent::writer(&self.shelf);
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_rolled_back) {
+            self.shelf.restore(&index, state.commits.last());
+        }
+        Ok(Some(Box::new(index)))
     }
 
-    fn read_index(&self) -> Result<Connection, StoreError> {
-        self.load()
+    fn read_index(&self) -> Result<Index, StoreError> {
+        Ok(Box::new(Lent::reader(&self.shelf)))
     }
 
     fn discard_index(&self) -> io::Result<()> {
-        self.state().commits.clear();
+        let mut state = self.state();
+        state.commits.clear();
+        state.is_rolled_back = true;
         Ok(())
     }
 
     fn committed(&self, index: &mut Connection) {
         let mut state = self.state();
         if state.dies_at.is_none_or(|at| state.calls < at) {
-            state.commits.push(index.serialize(MAIN_DB).unwrap().to_vec());
+            state.commits.push(Commit::of(index));
+        } else {
+            state.is_rolled_back = true;
         }
     }
 

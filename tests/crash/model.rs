@@ -1,10 +1,12 @@
 //! What the store promises, as plain sets, and one step of both after the other.
 
-use super::medium::{Forgetful, Loss};
+use super::{
+    database::Shelf,
+    medium::{Forgetful, Loss},
+};
 use barrow::{
     Block, Cid, Codec, Multihash, Pool,
-    local_store::{DatasetId, DatasetInfo, LocalStore, StoreError, StoreOptions},
-    wire::Presence,
+    local_store::{DatasetId, DatasetInfo, LocalStore, StoreError, StoreOptions, StoreReader},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,20 +88,33 @@ fn cid(n: usize) -> Cid {
 }
 
 fn options() -> StoreOptions {
-    // Small packs, so that a short sequence fills and compacts some.
-    StoreOptions { pack_bytes_max: 24 << 10, ..StoreOptions::default() }
+    // Small packs of small pieces, so that a short sequence fills and compacts some.
+    StoreOptions { pack_bytes_max: 24 << 10, piece_bytes: 8 << 10, ..StoreOptions::default() }
+}
+
+/// What models are made of one after the other: they begin with nothing, and cost little.
+pub struct Bench {
+    shelf: Arc<Shelf>,
+    pool: Pool,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { shelf: Shelf::new(), pool: Pool::new(4 << 20) }
+    }
+
+    /// The store of no operation yet. One at a time.
+    pub fn model(&self) -> Model {
+        Model::on(Forgetful::new(&self.shelf), self.pool.clone())
+    }
 }
 
 impl Model {
-    pub fn new() -> Self {
-        Self::on(Forgetful::default())
-    }
-
-    pub fn on(medium: Forgetful) -> Self {
+    fn on(medium: Forgetful, pool: Pool) -> Self {
         Self {
             medium,
             store: None,
-            pool: Pool::new(4 << 20),
+            pool,
             kept: BTreeMap::new(),
             unsure: BTreeSet::new(),
             cached: BTreeSet::new(),
@@ -298,61 +313,69 @@ impl Model {
     pub fn look_at_blocks(&self, may_be_damaged: bool) -> Result<(), String> {
         let store = self.store.as_ref().ok_or("no store")?;
         let mut reader = store.reader().map_err(|error| error.to_string())?;
-        let mut count = 0;
+        self.read_blocks(&mut reader, may_be_damaged).map(drop)
+    }
+
+    /// Which blocks can be read; each is right, and is there if the index says so.
+    fn read_blocks(
+        &self,
+        reader: &mut StoreReader,
+        may_be_damaged: bool,
+    ) -> Result<[bool; BLOCKS], String> {
+        let limit = BLOCKS as u32 + 1;
+        let said = reader.blocks_after(None, limit).map_err(|error| error.to_string())?;
+        let mut here = [false; BLOCKS];
         for n in 0..BLOCKS {
-            let said = reader.presence(&hash(n)).map_err(|error| error.to_string())?;
             let got = reader.get(&hash(n), &self.pool).map_err(|error| error.to_string())?;
-            count += u64::from(said != Presence::DontHave);
             match got {
                 Some(block) if block != blocks()[n] => return Err(format!("block {n} is wrong")),
-                None if said != Presence::DontHave && !may_be_damaged => {
+                Some(_) => here[n] = true,
+                None if said.contains(&hash(n)) && !may_be_damaged => {
                     return Err(format!("block {n} is said to be here, and is damaged"));
                 }
-                Some(_) | None => {}
+                None => {}
             }
         }
         let (counted, _) = reader.counts().map_err(|error| error.to_string())?;
-        if counted != count {
-            return Err(format!("{counted} blocks are counted, {count} are here"));
+        if counted != said.len() as u64 {
+            return Err(format!("{counted} blocks are counted, {} are here", said.len()));
         }
-        Ok(())
+        Ok(here)
     }
 
     /// All that is promised holds.
     pub fn check(&self) -> Result<(), String> {
-        self.look_at_blocks(false)?;
         let store = self.store.as_ref().ok_or("no store")?;
         let mut reader = store.reader().map_err(|error| error.to_string())?;
-        let has = |reader: &mut barrow::local_store::StoreReader, n: usize| {
-            reader.get(&hash(n), &self.pool).is_ok_and(|block| block.is_some())
-        };
+        let here = self.read_blocks(&mut reader, false)?;
+        let datasets = reader.datasets().map_err(|error| error.to_string())?;
         for (root, kept) in &self.kept {
             if self.unsure.contains(root) {
                 continue;
             }
-            let dataset = reader.dataset(&hash(*root)).map_err(|error| error.to_string())?;
+            let dataset = datasets.iter().find(|dataset| dataset.info.root == cid(*root));
             let Some(dataset) = dataset else { return Err(format!("dataset {root} is gone")) };
             if dataset.info.pinned != kept.pinned {
                 return Err(format!("the pin of dataset {root} is not {}", kept.pinned));
             }
             for n in &kept.blocks {
-                if !has(&mut reader, *n) {
+                if !here[*n] {
                     return Err(format!("block {n} of dataset {root} is gone"));
                 }
             }
         }
-        for dataset in reader.datasets().map_err(|error| error.to_string())? {
+        for dataset in datasets {
             let root = (0..BLOCKS).find(|n| cid(*n) == dataset.info.root);
             let root = root.ok_or("a dataset that was never put")?;
             if !self.kept.contains_key(&root) && !self.unsure.contains(&root) {
                 return Err(format!("dataset {root} has come back"));
             }
-            if !has(&mut reader, root) && !self.unsure.contains(&root) {
+            if !here[root] && !self.unsure.contains(&root) {
                 return Err(format!("dataset {root} has lost its root"));
             }
         }
         for n in &self.cached {
-            if !has(&mut reader, *n) {
+            if !here[*n] {
                 return Err(format!("block {n}, which was synced, is gone"));
             }
         }
