@@ -94,6 +94,10 @@ pub struct Config {
     pub mdns: bool,
     /// Bytes on disk at most, if bounded.
     pub quota_bytes: Option<u64>,
+    /// Bytes a second that the scrub hashes; 0 for none.
+    pub scrub_rate: u64,
+    /// From one pass of the scrub to the next.
+    pub scrub_rest: Duration,
     /// Memory bounds.
     pub limits: Limits,
     /// A secret that all nodes of the swarm share.
@@ -141,6 +145,8 @@ impl Config {
             bootstrap: Vec::new(),
             mdns: true,
             quota_bytes: None,
+            scrub_rate: 4 << 20,
+            scrub_rest: Duration::from_secs(7 * 24 * 3_600),
             limits: Limits::DEFAULT,
             swarm_key: None,
             allow_peers: Vec::new(),

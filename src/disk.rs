@@ -3,7 +3,11 @@
 //! A block that was put is readable at once, from the table of pending blocks, until the index
 //! has it. A queued block holds memory of the pool, which bounds the writer's queue in bytes.
 
+mod verify;
+
 pub use crate::local_store::{DatasetId, DatasetInfo, Removed, StoreError};
+pub use verify::{Looked, VerifyReport};
+
 use crate::{
     block::Block,
     local_store::{Dataset, LocalStore, StoreReader},
@@ -39,8 +43,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
 /// Blocks of which it is remembered until the next commit that they were read.
 const TOUCHED_MAX: usize = 4_096;
-/// Blocks that one step of `verify` takes from the index.
-const VERIFY_BATCH: u32 = 256;
+/// Damaged blocks that wait for somebody to bring them back; of more, `verify` tells.
+const DAMAGED_MAX: usize = 256;
 
 type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 type Control = Box<dyn FnOnce(&mut LocalStore) + Send>;
@@ -76,19 +80,8 @@ struct Shared {
     read_only: Mutex<Option<String>>,
     /// Blocks that were read: the cache goes in the order of its last use.
     touched: Mutex<HashSet<Multihash>>,
-}
-
-/// How far a `verify` is, and what it found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// Blocks whose hash was checked.
-    pub blocks: u64,
-    /// Blocks in all.
-    pub blocks_total: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Blocks whose bytes are wrong; they are no longer served.
-    pub damaged: Vec<Multihash>,
+    /// Blocks that were found damaged, for whoever brings them back.
+    damaged: (Sender<Multihash>, Receiver<Multihash>),
 }
 
 impl Disk {
@@ -112,6 +105,7 @@ impl Disk {
             failed: Mutex::default(),
             read_only: Mutex::default(),
             touched: Mutex::default(),
+            damaged: bounded(DAMAGED_MAX),
         });
         let mut threads = Vec::new();
         for n in 0..READERS {
@@ -265,16 +259,12 @@ impl Disk {
         })
     }
 
-    fn quarantine(&self, hash: &Multihash) {
-        log::error!("block {hash:?} is damaged on disk; it is no longer served");
-        self.0.metrics.store_damaged_total.add(1);
-        let hash = *hash;
-        let forget = move |store: &mut LocalStore| {
-            if let Err(error) = store.delete_block(&hash) {
-                log::error!("damaged block {hash:?} cannot be forgotten: {error}");
-            }
-        };
-        let _ = self.0.writes.send(Write::Control(Box::new(forget)));
+    /// The datasets that refer to a block, here or not.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn datasets_of(&self, hash: &Multihash) -> Result<Vec<Dataset>, StoreError> {
+        self.with_reader(|reader| reader.datasets_of(hash))
     }
 
     /// What is here of each of these.
@@ -315,45 +305,6 @@ impl Disk {
     pub fn dataset(&self, root: &Cid) -> Result<Option<Dataset>, StoreError> {
         let Some(hash) = root.multihash() else { return Ok(None) };
         self.with_reader(|reader| reader.dataset(&hash))
-    }
-
-    /// Hashes every block again. `progress` is called now and then, and ends it with `false`.
-    ///
-    /// # Errors
-    /// If the index or a pack cannot be read.
-    pub fn verify(
-        &self,
-        progress: &mut dyn FnMut(&VerifyReport) -> bool,
-    ) -> Result<VerifyReport, StoreError> {
-        self.sync()?;
-        let (blocks_total, _) = self.with_reader(|reader| reader.counts())?;
-        let mut report = VerifyReport { blocks_total, ..VerifyReport::default() };
-        let mut after = None;
-        loop {
-            let batch =
-                self.with_reader(|reader| reader.blocks_after(after.as_ref(), VERIFY_BATCH))?;
-            let Some(last) = batch.last() else { return Ok(report) };
-            after = Some(*last);
-            for hash in &batch {
-                self.verify_block(hash, &mut report)?;
-            }
-            if !progress(&report) {
-                return Ok(report);
-            }
-        }
-    }
-
-    fn verify_block(&self, hash: &Multihash, report: &mut VerifyReport) -> Result<(), StoreError> {
-        let block = self.with_reader(|reader| reader.get(hash, &self.0.pool))?;
-        match block {
-            Some(block) if hash.verifies(block.data()) => report.bytes += block.len() as u64,
-            Some(_) | None => {
-                self.quarantine(hash);
-                report.damaged.push(*hash);
-            }
-        }
-        report.blocks += 1;
-        Ok(())
     }
 
     fn with_reader<T>(

@@ -48,6 +48,16 @@ pub struct Metrics {
     pub peers: Counter,
     /// Blocks found damaged on disk.
     pub store_damaged_total: Counter,
+    /// Damaged blocks that were brought back.
+    pub store_healed_total: Counter,
+    /// Blocks of kept datasets that nobody could bring back so far.
+    pub store_lost: Counter,
+    /// Blocks that the scrub hashed.
+    pub scrub_blocks_total: Counter,
+    /// Their bytes.
+    pub scrub_bytes_total: Counter,
+    /// Times that it went through all blocks.
+    pub scrub_passes_total: Counter,
     /// Stripes that were decoded.
     pub erasure_decoded_stripes_total: Counter,
 }

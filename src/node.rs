@@ -1,5 +1,6 @@
 //! The composition root: every thread and channel of a node is made here.
 
+mod datasets;
 mod exchange;
 mod pinning;
 mod protected;
@@ -7,10 +8,12 @@ mod providing;
 mod slots;
 mod spread;
 mod standing;
+mod upkeep;
 
 pub use protected::RepairReport;
 pub use spread::{Holder, HolderState, Spread, SpreadError};
 pub use standing::Standing;
+pub use upkeep::ScrubReport;
 
 use crate::{
     block_stream,
@@ -19,13 +22,13 @@ use crate::{
     car_stream::CarStream,
     config::{Config, PeerTarget},
     discovery::{self, Discovery},
-    disk::{Disk, VerifyReport},
+    disk::Disk,
     engine::{Engine, Input},
     erasure::Shape,
     fetch::{FetchProgress, fetch_dataset},
     import::{ImportError, Importer},
     ledger::Ledger,
-    local_store::{Dataset, DatasetInfo, LocalStore, Removed, StoreError, StoreOptions},
+    local_store::{DatasetInfo, LocalStore, StoreError, StoreOptions},
     mend::Mending,
     metrics::Metrics,
     network_store::NetworkStore,
@@ -170,6 +173,7 @@ struct Inner {
     pinning: pinning::Pinning,
     slots: Arc<slots::Slots>,
     spreads: spread::Spreads,
+    upkeep: upkeep::Upkeep,
     metrics: Arc<Metrics>,
 }
 
@@ -242,6 +246,7 @@ impl Node {
             pinning: pinning::Pinning::open(&config.data_dir),
             slots,
             spreads: spread::Spreads::open(&config.data_dir),
+            upkeep: upkeep::Upkeep::open(&config.data_dir),
             metrics,
             config,
         }));
@@ -261,6 +266,7 @@ impl Node {
         if let Some(thread) = self.0.reactor_thread.lock().take() {
             let _ = thread.join();
         }
+        self.0.upkeep.stop();
         self.0.discovery.shutdown();
         self.0.ledger.shutdown();
         self.0.disk.shutdown();
@@ -493,61 +499,6 @@ impl Node {
     /// Bytes of a file, or of all that a directory's entries say.
     fn content_size(&self, cid: &Cid) -> Result<u64, GetError> {
         Ok(content_size(cid, &self.block(cid, Scope::Local)?))
-    }
-
-    // --- Datasets ---
-
-    /// No longer keeps a dataset; `false` if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
-        self.withdraw(cid)?;
-        self.0.disk.set_pinned(cid, false)
-    }
-
-    /// Removes a dataset and what only it has; `None` if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
-        self.withdraw(cid)?;
-        self.0.disk.remove_dataset(cid)
-    }
-
-    /// Removes what is not pinned.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn gc(&self) -> Result<Removed, StoreError> {
-        self.0.disk.gc()
-    }
-
-    /// All datasets, the oldest first.
-    ///
-    /// # Errors
-    /// If the index cannot be read.
-    pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
-        self.0.disk.datasets()
-    }
-
-    /// The dataset of this root, if it is whole.
-    ///
-    /// # Errors
-    /// If the index cannot be read.
-    pub fn dataset(&self, cid: &Cid) -> Result<Option<Dataset>, StoreError> {
-        self.0.disk.dataset(cid)
-    }
-
-    /// Hashes all that is stored.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn verify(
-        &self,
-        progress: &mut dyn FnMut(&VerifyReport) -> bool,
-    ) -> Result<VerifyReport, StoreError> {
-        self.0.disk.verify(progress)
     }
 
     // --- The node and its peers ---

@@ -71,6 +71,11 @@ pub const COMMANDS: &[Command] = &[
             ),
             flag("router", "URL", "a delegated router to ask who has a CID, may be repeated"),
             flag("quota", "BYTES", "what the store may take on disk, for instance 20GiB"),
+            flag(
+                "scrub-rate",
+                "BPS",
+                "bytes a second that are hashed again in the background, 0 for none [default: 4MiB]",
+            ),
             flag("small", "", "use at most 24 MiB of memory"),
             flag(
                 "swarm-key-file",

@@ -291,8 +291,7 @@ pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
                 progress.set(so_far.bytes);
                 true
             })?;
-            let damaged: Vec<String> =
-                report.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+            let damaged = report.damaged_names();
             Ok(json!({ "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }))
         }
     })?;

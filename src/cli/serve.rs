@@ -41,6 +41,7 @@ pub(super) fn serve(settings: &Settings) -> Result<(), CliError> {
         http.as_ref().map_or_else(|| "off".into(), |http| format!("http://{}/", http.address())),
     ));
     node.resume_pins()?;
+    node.start_upkeep()?;
     // Waits for a signal.
     let _ = stop.read(&mut [0]);
     log::info!("stopping");

@@ -166,6 +166,7 @@ impl Sources<'_> {
             size.transpose().map_err(|why| format!("--{name}: {why}"))
         };
         config.quota_bytes = size("quota")?;
+        config.scrub_rate = size("scrub-rate")?.unwrap_or(config.scrub_rate);
         config.limit_up = size("limit-up")?;
         config.limit_down = size("limit-down")?;
         let units = |name: &str| -> Result<Option<u64>, String> {

@@ -124,6 +124,7 @@ pub(crate) fn store_stat(node: &Node) -> Value {
         "blocks": metrics.store_blocks.get(),
         "bytes": metrics.store_bytes.get(),
         "quota_bytes": metrics.quota_bytes.get(),
+        "scrub": node.scrub(),
     })
 }
 
@@ -230,8 +231,7 @@ fn verify(node: &Node) -> Reply {
         });
         match report {
             Ok(report) => {
-                let damaged: Vec<String> =
-                    report.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+                let damaged = report.damaged_names();
                 Ok(
                     json!({ "done": true, "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }),
                 )

@@ -21,6 +21,11 @@ pub(super) fn answer(node: &Node, statuses: &BTreeMap<u16, u64>) -> Reply {
     put("store_blocks", "gauge", metrics.store_blocks.get());
     put("store_bytes", "gauge", metrics.store_bytes.get());
     put("store_damaged_total", "counter", metrics.store_damaged_total.get());
+    put("store_healed_total", "counter", metrics.store_healed_total.get());
+    put("store_lost", "gauge", metrics.store_lost.get());
+    put("scrub_blocks_total", "counter", metrics.scrub_blocks_total.get());
+    put("scrub_bytes_total", "counter", metrics.scrub_bytes_total.get());
+    put("scrub_passes_total", "counter", metrics.scrub_passes_total.get());
     put("quota_bytes", "gauge", metrics.quota_bytes.get());
     put("peers", "gauge", metrics.peers.get());
     put("bans", "gauge", bans as u64);

@@ -129,8 +129,7 @@ pub(super) fn verify_and_repair(node: &Node) -> Reply {
 
 /// What `verify --repair` tells.
 pub(crate) fn report_json(report: &RepairReport) -> Value {
-    let damaged: Vec<String> =
-        report.verified.damaged.iter().map(|hash| format!("{hash:?}")).collect();
+    let damaged = report.verified.damaged_names();
     let repaired: Vec<String> = report.repaired.iter().map(ToString::to_string).collect();
     let lost: Vec<Value> = report
         .lost

@@ -324,6 +324,20 @@ pub(super) fn datasets(index: &Connection) -> Result<Vec<Dataset>, StoreError> {
     infos.map(|info| parse_dataset(&info?)).collect()
 }
 
+/// The datasets that refer to a block, the oldest first.
+pub(super) fn datasets_of(
+    index: &Connection,
+    hash: &Multihash,
+) -> Result<Vec<Dataset>, StoreError> {
+    let mut statement = index.prepare_cached(
+        "SELECT info FROM datasets WHERE id IN (SELECT dataset FROM refs WHERE prefix = ?1)
+         ORDER BY id",
+    )?;
+    let prefix = &hash.to_bytes()[..PREFIX_BYTES];
+    let infos = statement.query_map([prefix], |row| row.get::<_, String>(0))?;
+    infos.map(|info| parse_dataset(&info?)).collect()
+}
+
 fn parse_dataset(info: &str) -> Result<Dataset, StoreError> {
     serde_json::from_str(info).map_err(|_| StoreError::BadIndex)
 }

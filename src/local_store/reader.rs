@@ -69,6 +69,11 @@ impl StoreReader {
         match pack.file.read_at(record, place.offset) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            // A sector that cannot be read is damage like any other.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                log::error!("pack {} cannot be read at {}: {error}", place.pack, place.offset);
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         }
         let (header, payload) = record.split_first_chunk().expect("a header was read");
@@ -126,6 +131,14 @@ impl StoreReader {
     /// If the index cannot be asked.
     pub fn dataset(&self, root: &Multihash) -> Result<Option<Dataset>, StoreError> {
         Ok(index::dataset(&self.index, root)?.map(|(_, dataset)| dataset))
+    }
+
+    /// The datasets that refer to a block, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be asked.
+    pub fn datasets_of(&self, hash: &Multihash) -> Result<Vec<Dataset>, StoreError> {
+        index::datasets_of(&self.index, hash)
     }
 
     /// Blocks behind `after` in the order of their hashes.

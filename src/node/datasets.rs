@@ -1,0 +1,63 @@
+//! What a node keeps: its datasets, and the space they take.
+
+use super::Node;
+use crate::{
+    disk::VerifyReport,
+    local_store::{Dataset, Removed, StoreError},
+};
+use barrow_wire::Cid;
+
+impl Node {
+    /// No longer keeps a dataset; `false` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
+        self.withdraw(cid)?;
+        self.0.disk.set_pinned(cid, false)
+    }
+
+    /// Removes a dataset and what only it has; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
+        self.withdraw(cid)?;
+        self.0.disk.remove_dataset(cid)
+    }
+
+    /// Removes what is not pinned.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn gc(&self) -> Result<Removed, StoreError> {
+        self.0.disk.gc()
+    }
+
+    /// All datasets, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
+        self.0.disk.datasets()
+    }
+
+    /// The dataset of this root, if it is whole.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn dataset(&self, cid: &Cid) -> Result<Option<Dataset>, StoreError> {
+        self.0.disk.dataset(cid)
+    }
+
+    /// Hashes all that is stored.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&VerifyReport) -> bool,
+    ) -> Result<VerifyReport, StoreError> {
+        self.0.disk.verify(progress)
+    }
+}

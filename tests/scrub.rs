@@ -1,0 +1,160 @@
+//! The scrub: what is damaged is found without anybody asking for it, and brought back by whoever
+//! can.
+
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
+
+use barrow::{Cid, Config, Node, erasure::Shape, node::PutOptions};
+use std::{
+    fs,
+    io::Read as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+const FILE_BYTES: usize = 6_000_000;
+
+fn config(dir: &Path) -> Config {
+    let mut config = Config::new(dir);
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    (config.dht, config.mdns) = (false, false);
+    config.scrub_rate = 1 << 30;
+    config
+}
+
+fn content() -> Vec<u8> {
+    let mut x = 9_u64;
+    let mut next = || {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 56) as u8
+    };
+    (0..FILE_BYTES).map(|_| next()).collect()
+}
+
+fn read(node: &Node, cid: &Cid) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    node.get(cid).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Flips a bit within the content's block at `offset`; the node does not run.
+fn damage(dir: &Path, offset: usize) {
+    let pack = dir.join("packs/00000001.pack");
+    let mut bytes = fs::read(&pack).unwrap();
+    let needle = &content()[offset..offset + 64];
+    let at = bytes.windows(64).position(|window| window == needle).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+}
+
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_damaged_block_comes_back_from_a_peer_though_nobody_asks_for_it() {
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = Node::start(config(dir_a.path())).unwrap();
+    let cid = a.put(&mut &content()[..]).unwrap();
+    let mut config_b = config(dir_b.path());
+    config_b.peers = vec![barrow::config::PeerTarget { id: None, address: a.addresses()[0] }];
+    let b = Node::start(config_b.clone()).unwrap();
+    b.pin(&cid, &mut |_| true).unwrap();
+    b.shutdown();
+    drop(b);
+    damage(dir_b.path(), 3_000_000);
+
+    let b = Node::start(config_b).unwrap();
+    b.start_upkeep().unwrap();
+    wait_for("healed", || b.scrub().healed == 1);
+    wait_for("a whole pass", || b.scrub().passes == 1);
+    assert!(b.scrub().lost.is_empty());
+    assert!(b.verify(&mut |_| true).unwrap().damaged.is_empty());
+    a.shutdown();
+    assert_eq!(read(&b, &cid), content());
+    b.shutdown();
+}
+
+#[test]
+fn a_damaged_block_of_a_protected_file_is_rebuilt_without_any_peer() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(config(dir.path())).unwrap();
+    let options = PutOptions { protect: Some(Shape::new(4, 2).unwrap()), ..PutOptions::default() };
+    let stored = node.put_with(&mut &content()[..], options, &mut |_| {}).unwrap();
+    node.shutdown();
+    drop(node);
+    damage(dir.path(), 1_500_000);
+
+    let node = Node::start(config(dir.path())).unwrap();
+    node.start_upkeep().unwrap();
+    wait_for("healed", || node.scrub().healed == 1);
+    wait_for("a whole pass", || node.scrub().passes == 1);
+    let dataset = node.dataset(&stored.cid).unwrap().unwrap();
+    assert!(node.standing(&dataset).unwrap().unwrap().is_whole());
+    assert_eq!(read(&node, &stored.root), content());
+    node.shutdown();
+}
+
+#[test]
+fn what_nobody_has_is_named_until_somebody_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut alone = config(dir.path());
+    alone.provider_timeout = Duration::from_millis(200);
+    let node = Node::start(alone.clone()).unwrap();
+    let cid = node.put(&mut &content()[..]).unwrap();
+    node.shutdown();
+    drop(node);
+    damage(dir.path(), 3_000_000);
+    let node = Node::start(alone.clone()).unwrap();
+    node.start_upkeep().unwrap();
+    wait_for("named", || node.scrub().lost.len() == 1);
+    assert_eq!(node.metrics().store_lost.get(), 1);
+    assert_eq!(node.metrics().store_damaged_total.get(), 1);
+    node.shutdown();
+    drop(node);
+
+    // It is known over a restart, and forgotten when the content is put again.
+    let node = Node::start(alone).unwrap();
+    assert_eq!(node.scrub().lost.len(), 1);
+    assert_eq!(node.put(&mut &content()[..]).unwrap(), cid);
+    node.start_upkeep().unwrap();
+    wait_for("whole", || node.scrub().lost.is_empty());
+    node.shutdown();
+}
+
+#[test]
+fn a_pass_goes_on_where_the_last_run_was_stopped_and_then_rests() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut slow = config(dir.path());
+    // A step is 1 MiB, and a pass six.
+    slow.scrub_rate = 2 << 20;
+    let node = Node::start(slow.clone()).unwrap();
+    node.put(&mut &content()[..]).unwrap();
+    let blocks = node.metrics().store_blocks.get();
+    node.start_upkeep().unwrap();
+    wait_for("a part of a pass", || node.scrub().blocks > 0);
+    node.shutdown();
+    let before = node.scrub();
+    assert!(before.is_running && before.blocks < blocks, "{before:?}");
+    drop(node);
+
+    let node = Node::start(slow).unwrap();
+    assert_eq!(node.scrub(), before);
+    node.start_upkeep().unwrap();
+    wait_for("a whole pass", || node.scrub().passes == 1);
+    // No block was hashed twice, and none left out.
+    assert_eq!(node.scrub().blocks, blocks);
+    assert_eq!(node.metrics().scrub_blocks_total.get(), blocks - before.blocks);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(node.metrics().scrub_blocks_total.get(), blocks - before.blocks);
+    node.shutdown();
+}
