@@ -325,11 +325,11 @@ impl Model {
         let limit = BLOCKS as u32 + 1;
         let said = reader.blocks_after(None, limit).map_err(|error| error.to_string())?;
         let mut here = [false; BLOCKS];
-        for n in 0..BLOCKS {
+        for (n, here) in here.iter_mut().enumerate() {
             let got = reader.get(&hash(n), &self.pool).map_err(|error| error.to_string())?;
             match got {
                 Some(block) if block != blocks()[n] => return Err(format!("block {n} is wrong")),
-                Some(_) => here[n] = true,
+                Some(_) => *here = true,
                 None if said.contains(&hash(n)) && !may_be_damaged => {
                     return Err(format!("block {n} is said to be here, and is damaged"));
                 }
