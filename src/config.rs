@@ -44,6 +44,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections to the HTTP gate.
     pub http_connections_max: usize,
+    /// Bytes of small answers that the HTTP gate keeps, to give them again by itself.
+    pub http_kept_bytes_max: usize,
     /// Requests that tiny_http works on at one time.
     pub http_handlers: usize,
     /// SQLite page cache of each connection, in KiB.
@@ -58,6 +60,7 @@ impl Limits {
         window_bytes_max: 8 << 20,
         connections_max: 128,
         http_connections_max: 4_096,
+        http_kept_bytes_max: 2 << 20,
         http_handlers: 16,
         index_cache_kib: 2_048,
     };
@@ -68,6 +71,7 @@ impl Limits {
         window_bytes_max: 2 << 20,
         connections_max: 32,
         http_connections_max: 256,
+        http_kept_bytes_max: 256 << 10,
         http_handlers: 8,
         index_cache_kib: 512,
     };

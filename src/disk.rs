@@ -20,7 +20,10 @@ use parking_lot::{Condvar, Mutex};
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -82,6 +85,8 @@ struct Shared {
     touched: Mutex<HashSet<Multihash>>,
     /// Blocks that were found damaged, for whoever brings them back.
     damaged: (Sender<Multihash>, Receiver<Multihash>),
+    /// [`LocalStore::changes`], as far as they can be seen by readers.
+    changes: AtomicU64,
 }
 
 impl Disk {
@@ -106,6 +111,7 @@ impl Disk {
             read_only: Mutex::default(),
             touched: Mutex::default(),
             damaged: bounded(DAMAGED_MAX),
+            changes: AtomicU64::new(0),
         });
         let mut threads = Vec::new();
         for n in 0..READERS {
@@ -228,8 +234,12 @@ impl Disk {
         act: impl FnOnce(&mut LocalStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = bounded(1);
+        let shared = self.0.clone();
         let act: Control = Box::new(move |store| {
-            let _ = answer.send(act(store));
+            let done = act(store);
+            // Before anybody is told that it is done.
+            shared.changes.store(store.changes(), Ordering::Release);
+            let _ = answer.send(done);
         });
         self.0.writes.send(Write::Control(act)).map_err(|_| StoreError::Closed)?;
         answered.recv().unwrap_or(Err(StoreError::Closed))
@@ -368,6 +378,12 @@ impl Disk {
         }
     }
 
+    /// Grows when something is no longer here, or told of in another way: what was read while it
+    /// had another value may be untrue.
+    pub fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
+    }
+
     /// Whether the store takes writes.
     ///
     /// # Errors
@@ -473,6 +489,7 @@ impl Disk {
         if let Err(error) = committed {
             log::error!("the index cannot be written: {error}");
         }
+        self.0.changes.store(store.changes(), Ordering::Release);
         if store.read_only().is_some() {
             *self.0.read_only.lock() = store.read_only().map(Into::into);
         }

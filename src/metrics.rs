@@ -38,6 +38,8 @@ pub struct Metrics {
     pub blocks_rejected_total: Counter,
     /// Bytes of HTTP answers.
     pub http_bytes_sent_total: Counter,
+    /// Answers that the gate gave again by itself.
+    pub http_repeated_total: Counter,
     /// Blocks in the store.
     pub store_blocks: Counter,
     /// Bytes that the store's files take on disk.

@@ -2,6 +2,7 @@
 
 mod datasets;
 mod exchange;
+mod health;
 mod pinning;
 mod protected;
 mod providing;
@@ -528,20 +529,6 @@ impl Node {
     /// How it runs.
     pub fn config(&self) -> &Config {
         &self.0.config
-    }
-
-    /// Its counters, those of the store refreshed.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        self.0.disk.measure();
-        &self.0.metrics
-    }
-
-    /// Whether it does what it promises.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn health(&self) -> Result<(), String> {
-        self.0.disk.health()
     }
 }
 

@@ -216,3 +216,59 @@ fn what_is_on_the_denylist_is_not_served_in_any_form_or_through_any_path() {
     }
     assert_eq!(node.get(&format!("/ipfs/{cid}/fine")).body, b"fine");
 }
+
+/// Sends requests on one connection, and gives the statuses and bodies of their answers.
+fn keep_asking(node: &Node, requests: &[String]) -> Vec<(u16, Vec<u8>)> {
+    let mut stream = std::net::TcpStream::connect(&node.http).unwrap();
+    let mut answers = Vec::new();
+    for request in requests {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = node::Response::read(stream).unwrap();
+        let length = answer.header("content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        answer.stream.read_exact(&mut body).unwrap();
+        answers.push((answer.status, body));
+        stream = answer.stream;
+    }
+    answers
+}
+
+#[test]
+fn a_small_answer_is_given_again_by_the_gate_until_what_it_tells_of_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("small.txt"), 1_024, 4);
+    let node = Node::start(&dir.path().join("node"), &[]);
+    let cid = node.put(&file);
+    let bytes = fs::read(&file).unwrap();
+    let get =
+        |lines: &str| format!("GET /ipfs/{cid} HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", node.http);
+    let repeated = || node.metric("http_repeated_total");
+
+    let fifty = vec![get(""); 50];
+    assert!(keep_asking(&node, &fifty).iter().all(|answer| *answer == (200, bytes.clone())));
+    assert_eq!(repeated(), 49);
+    // With a connection that ends, and as HEAD from its second time on.
+    assert_eq!(node.get(&format!("/ipfs/{cid}")).body, bytes);
+    let heads = [(); 2].map(|()| node.open("HEAD", &format!("/ipfs/{cid}"), &[]));
+    assert!(heads.iter().all(|head| head.header("content-length") == Some("1024")));
+    assert_eq!((repeated(), heads[0].headers == heads[1].headers), (51, true));
+    // Whoever wants something special is answered as if there were nothing kept.
+    let special = [get("Range: bytes=0-9\r\n"), get("Cache-Control: only-if-cached\r\n")];
+    let special = keep_asking(&node, &special);
+    assert_eq!((&special[0], special[1].0), (&(206, bytes[..10].to_vec()), 200));
+    let etag = format!("\"{cid}\"");
+    let known = node.request("GET", &format!("/ipfs/{cid}"), &[("If-None-Match", &etag)]);
+    assert_eq!((known.status, repeated()), (304, 51));
+    let foreign = format!("GET /ipfs/{cid} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(keep_asking(&node, &[foreign])[0].0, 403);
+
+    // A new name is told at once.
+    let named = node.run(&["put", file.to_str().unwrap(), "--name", "other.bin"]);
+    assert!(named.status.success());
+    let other = node.get(&format!("/ipfs/{cid}"));
+    assert!(other.header("content-disposition").unwrap().contains("other.bin"));
+    // What was removed is not given again.
+    assert_eq!((keep_asking(&node, &fifty[..2])[1].0, repeated() > 51), (200, true));
+    assert!(node.run(&["rm", &cid]).status.success());
+    assert!(keep_asking(&node, &fifty[..2]).iter().all(|(status, _)| *status == 404));
+}

@@ -3,26 +3,25 @@
 use super::{inner::Answer, request};
 
 /// An answer in the gate's own words.
-pub(super) fn refusal(status: u16, code: &str, message: &str, keep_alive: bool) -> Vec<u8> {
+pub(super) fn refusal(status: u16, code: &str, message: &str, keep_alive: bool) -> String {
     let body = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
-    let connection = if keep_alive { "keep-alive" } else { "close" };
     let retry = if status == 503 { "retry-after: 1\r\ncache-control: no-store\r\n" } else { "" };
     format!(
         "HTTP/1.1 {status} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         x-content-type-options: nosniff\r\n{retry}connection: {connection}\r\n\r\n{body}",
+         x-content-type-options: nosniff\r\n{retry}{}{body}",
         request::reason(status),
         body.len(),
+        connection_line(keep_alive),
     )
-    .into_bytes()
 }
 
-/// The head of a handler's answer, without what is between it and the gate.
-pub(super) fn public_head(
-    answer: &Answer,
-    length: Option<u64>,
-    chunked: bool,
-    keep_alive: bool,
-) -> Vec<u8> {
+/// The end of a head.
+pub(super) const fn connection_line(keep_alive: bool) -> &'static str {
+    if keep_alive { "connection: keep-alive\r\n\r\n" } else { "connection: close\r\n\r\n" }
+}
+
+/// The head of a handler's answer up to its end, without what is between it and the gate.
+pub(super) fn public_head(answer: &Answer, length: Option<u64>, chunked: bool) -> String {
     use std::fmt::Write as _;
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, answer.reason);
     for (name, value) in &answer.headers {
@@ -41,10 +40,5 @@ pub(super) fn public_head(
         (None, false) if matches!(answer.status, 204 | 304) => {}
         (None, false) => head.push_str("content-length: 0\r\n"),
     }
-    head.push_str(if keep_alive {
-        "connection: keep-alive\r\n\r\n"
-    } else {
-        "connection: close\r\n\r\n"
-    });
-    head.into_bytes()
+    head
 }

@@ -295,17 +295,13 @@ impl Pumps {
         Ok(Self { queue, notify, fixed: budget(), rewindable: budget() })
     }
 
-    pub(super) fn flow(&self, conn: u64, mut body: Box<dyn Body>) -> Arc<Flow> {
-        let mut ready = Ready::default();
-        if let Some(bytes) = body.at_hand() {
-            ready = Ready { chunks: [bytes].into(), end: Some(Ok(())) };
-        }
+    pub(super) fn flow(&self, conn: u64, body: Box<dyn Body>) -> Arc<Flow> {
         let budget = if body.can_rewind() { &self.rewindable } else { &self.fixed };
         Arc::new(Flow {
             budget: budget.clone(),
             conn,
             body: Mutex::new(Some(body)),
-            ready: Mutex::new(ready),
+            ready: Mutex::default(),
             scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             pumps: self.clone(),

@@ -4,9 +4,10 @@ use super::{
     body::{Flow, Taken},
     chunked::{ChunkError, Chunked, put_chunk, put_last_chunk},
     head::{BodyLength, HEAD_BYTES_MAX, Head, HeadError},
+    kept::Wish,
 };
 use bytes::{Buf as _, Bytes};
-use mio::net::TcpStream;
+use mio::{event::Event, net::TcpStream};
 use std::{
     io::{self, Read as _, Write as _},
     sync::Arc,
@@ -45,6 +46,8 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) stage: Stage,
     pub(super) upload: Option<Upload>,
+    /// The answer may be kept.
+    pub(super) wish: Option<Wish>,
     /// The last time that something moved.
     pub(super) moved: Instant,
     pub(super) keep_alive: bool,
@@ -62,6 +65,10 @@ pub(super) struct Client {
     /// Bytes of the answer's body that were announced and not yet taken.
     pub(super) body_left: Option<u64>,
     read_closed: bool,
+    /// All that came was read; there will be an event when more does.
+    is_drained: bool,
+    /// The client sends no more: what it sent before ends without another event.
+    has_ended: bool,
     /// The socket took no more at the last write.
     is_blocked: bool,
 }
@@ -85,6 +92,7 @@ impl Client {
             stream,
             stage: Stage::Idle,
             upload: None,
+            wish: None,
             moved: Instant::now(),
             keep_alive: true,
             is_head: false,
@@ -97,8 +105,21 @@ impl Client {
             chunk_tail: false,
             body_left: None,
             read_closed: false,
+            is_drained: false,
+            has_ended: false,
             is_blocked: false,
         }
+    }
+
+    /// Notes what the poll tells of the socket.
+    pub(super) fn note(&mut self, event: &Event) {
+        self.is_drained &= !event.is_readable();
+        self.has_ended |= event.is_read_closed();
+    }
+
+    /// Whether the next request may be here already, of which no event will tell.
+    pub(super) fn may_have_more(&self) -> bool {
+        !self.input.is_empty() || !self.is_drained
     }
 
     /// Whether a request is begun or under way.
@@ -123,7 +144,8 @@ impl Client {
     /// Reads what there is, as far as it may wait here.
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> Result<(), Over> {
         let wanted = matches!(self.stage, Stage::Idle) || self.upload.is_some();
-        while wanted && !self.read_closed && self.input.len() < HEAD_BYTES_MAX {
+        while wanted && !(self.read_closed || self.is_drained) && self.input.len() < HEAD_BYTES_MAX
+        {
             // Not into the input itself, whose room thousands of idle clients would hold.
             match self.stream.read(scratch) {
                 Ok(0) => {
@@ -136,8 +158,9 @@ impl Client {
                 Ok(read) => {
                     self.input.extend_from_slice(&scratch[..read]);
                     self.moved = Instant::now();
+                    self.is_drained = read < scratch.len() && !self.has_ended;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_drained = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Over),
             }
@@ -212,9 +235,10 @@ impl Client {
         Ok(())
     }
 
-    /// Begins the answer.
-    pub(super) fn answer(&mut self, head: Vec<u8>, flow: Option<Arc<Flow>>) {
+    /// Begins the answer: its head, the first bytes of its body, and where the rest comes from.
+    pub(super) fn answer(&mut self, head: impl Into<Bytes>, first: Bytes, flow: Option<Arc<Flow>>) {
         self.output = head.into();
+        self.chunk = first;
         self.flow = flow;
         self.stage = Stage::Answering;
         self.moved = Instant::now();

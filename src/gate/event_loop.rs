@@ -2,19 +2,17 @@
 
 use super::{
     GateConfig, Notice,
-    answer::{public_head, refusal},
+    answer::{connection_line, refusal},
     body::{Bodies, Pumps},
     connection::{Client, Moved, Over, READ_BYTES, Stage},
     head::Head,
-    inner::{Answer, Inner},
-    request,
+    inner::Inner,
+    kept::Kept,
     turns::Turns,
 };
+use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use mio::{
-    Events, Interest, Poll, Token,
-    net::{TcpListener, UnixStream},
-};
+use mio::{Events, Interest, Poll, Token, event::Event, net::TcpListener};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -33,10 +31,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that wait for a handler at most; more get 503.
 const QUEUE_MAX: usize = 1_024;
-/// Uploads at one time: fewer than handlers, so that stalled ones do not hold them all.
-const UPLOADS_SHARE: usize = 2;
-/// Bytes of an upload on their way to a handler.
-const INNER_BYTES_MAX: usize = 256 << 10;
 /// Accepts before connections get their turn.
 const ACCEPTS_MAX: usize = 128;
 
@@ -49,27 +43,28 @@ pub(super) const WAKER: Token = Token(1);
 const FIRST: usize = 2;
 
 pub(super) struct GateLoop {
-    poll: Poll,
+    pub(super) poll: Poll,
     listener: TcpListener,
-    config: GateConfig,
+    pub(super) config: GateConfig,
     connections_max: usize,
-    socket: PathBuf,
-    bodies: Arc<Bodies>,
-    pumps: Pumps,
+    pub(super) socket: PathBuf,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) pumps: Pumps,
     notices: Receiver<Notice>,
-    clients: BTreeMap<u64, Client>,
-    inners: BTreeMap<u64, Inner>,
-    idle_inners: Vec<u64>,
+    pub(super) kept: Kept,
+    pub(super) clients: BTreeMap<u64, Client>,
+    pub(super) inners: BTreeMap<u64, Inner>,
+    pub(super) idle_inners: Vec<u64>,
     /// Clients whose requests wait for a handler; a client that is closed leaves it.
-    queue: VecDeque<u64>,
+    pub(super) queue: VecDeque<u64>,
     /// Those that bring a body, of which fewer are let in.
-    upload_queue: VecDeque<u64>,
+    pub(super) upload_queue: VecDeque<u64>,
     turns: Turns,
     /// Where sockets are read to.
-    scratch: Box<[u8]>,
+    pub(super) scratch: Box<[u8]>,
     next_token: u64,
     next_sweep: Instant,
-    uploads: usize,
+    pub(super) uploads: usize,
     /// The listener has more, or failed for want of descriptors.
     accept_again: Option<Instant>,
     stop_at: Option<Instant>,
@@ -91,6 +86,7 @@ impl GateLoop {
         Ok(Self {
             poll,
             listener,
+            kept: Kept::new(config.kept_bytes_max),
             config,
             connections_max,
             socket,
@@ -125,7 +121,7 @@ impl GateLoop {
                 match event.token() {
                     LISTENER => self.accept(),
                     WAKER => {}
-                    Token(token) => self.on_ready(token as u64),
+                    Token(token) => self.on_ready(token as u64, event),
                 }
             }
             if self.accept_again.is_some_and(|at| at <= Instant::now()) {
@@ -133,7 +129,7 @@ impl GateLoop {
             }
             self.take_notices();
             for token in self.turns.begin() {
-                self.write(token);
+                self.take_turn(token);
             }
             self.sweep();
             if self.stop_at.is_some_and(|at| self.is_quiet() || at <= Instant::now()) {
@@ -199,7 +195,7 @@ impl GateLoop {
         if self.clients.len() >= self.connections_max {
             use std::io::Write as _;
             let text = refusal(503, "busy", "too many connections", false);
-            let _ = stream.write(&text);
+            let _ = stream.write(text.as_bytes());
             return;
         }
         let token = self.token();
@@ -210,17 +206,18 @@ impl GateLoop {
         }
     }
 
-    fn token(&mut self) -> u64 {
+    pub(super) fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
     }
 
-    fn on_ready(&mut self, token: u64) {
+    fn on_ready(&mut self, token: u64, event: &Event) {
         if self.inners.contains_key(&token) {
             self.on_inner(token);
             return;
         }
         let Some(client) = self.clients.get_mut(&token) else { return };
+        client.note(event);
         match client.stage {
             Stage::Idle => self.read(token),
             Stage::Queued(_) | Stage::Working if client.upload.is_none() => {
@@ -236,6 +233,15 @@ impl GateLoop {
                     self.close(token, false);
                 }
             }
+        }
+    }
+
+    /// Goes on with a client that had more to do than one turn, or may have.
+    fn take_turn(&mut self, token: u64) {
+        match self.clients.get(&token).map(|client| &client.stage) {
+            Some(Stage::Idle) => self.read(token),
+            Some(Stage::Answering) => self.write(token),
+            Some(Stage::Queued(_) | Stage::Working | Stage::Lingering) | None => {}
         }
     }
 
@@ -266,6 +272,15 @@ impl GateLoop {
         if let Err((status, code, message)) = (self.config.policy)(&head) {
             return self.refuse(token, status, code, &message);
         }
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        let changes = (self.config.changes)();
+        let end = connection_line(client.keep_alive);
+        if let Some(answer) = self.kept.find(&head, end, changes, Instant::now()) {
+            (self.config.answered)(200);
+            (self.config.repeated)();
+            client.answer(answer, Bytes::new(), None);
+            return self.write(token);
+        }
         if self.queue.len() + self.upload_queue.len() >= QUEUE_MAX {
             return self.refuse(token, 503, "busy", "too many requests wait");
         }
@@ -277,22 +292,21 @@ impl GateLoop {
     }
 
     /// Answers in the gate's own words, and closes if a body would follow.
-    fn refuse(&mut self, token: u64, status: u16, code: &str, message: &str) {
+    pub(super) fn refuse(&mut self, token: u64, status: u16, code: &str, message: &str) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.keep_alive = client.keep_alive && status != 400 && client.upload.is_none();
         client.keep_alive &= !matches!(status, 417 | 431 | 505);
         client.linger = !client.keep_alive;
         let mut text = refusal(status, code, message, client.keep_alive);
         if client.is_head {
-            let head = text.windows(4).position(|window| window == b"\r\n\r\n");
-            text.truncate(head.map_or(text.len(), |at| at + 4));
+            text.truncate(text.find("\r\n\r\n").map_or(text.len(), |at| at + 4));
         }
         (self.config.answered)(status);
-        client.answer(text, None);
+        client.answer(text, Bytes::new(), None);
         self.write(token);
     }
 
-    fn write(&mut self, token: u64) {
+    pub(super) fn write(&mut self, token: u64) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         if !matches!(client.stage, Stage::Answering) {
             return;
@@ -315,7 +329,10 @@ impl GateLoop {
             }
             Ok(Moved::Answered) => {
                 if client.finish() && self.stop_at.is_none() {
-                    self.read(token);
+                    // Not at once: a flood of pipelined requests has others between them.
+                    if client.may_have_more() {
+                        self.turns.insert(token);
+                    }
                 } else if !client.begin_linger() {
                     self.close(token, false);
                 }
@@ -324,7 +341,7 @@ impl GateLoop {
         }
     }
 
-    fn close(&mut self, token: u64, abort: bool) {
+    pub(super) fn close(&mut self, token: u64, abort: bool) {
         let Some(mut client) = self.clients.remove(&token) else { return };
         if let Some(flow) = &client.flow {
             flow.close();
@@ -343,181 +360,6 @@ impl GateLoop {
         if let Some(inner) = serving.map(|(inner, _)| *inner) {
             self.drop_inner(inner);
         }
-    }
-
-    // --- Handlers ---
-
-    /// Gives waiting requests to handlers, as far as there are.
-    fn dispatch(&mut self) {
-        let uploads_max = (self.config.handlers / UPLOADS_SHARE).max(1);
-        loop {
-            let uploads = self.uploads < uploads_max && !self.upload_queue.is_empty();
-            if self.queue.is_empty() && !uploads {
-                return;
-            }
-            let Some(inner) = self.free_inner() else { return };
-            // Bodies first: there are handlers that they never get.
-            let token = if uploads {
-                self.uploads += 1;
-                self.upload_queue.pop_front()
-            } else {
-                self.queue.pop_front()
-            };
-            if let Some(token) = token {
-                self.begin(token, inner);
-            }
-        }
-    }
-
-    fn free_inner(&mut self) -> Option<u64> {
-        if let Some(inner) = self.idle_inners.pop() {
-            return Some(inner);
-        }
-        // One new connection at a time, until it has answered: tiny_http leaves some of a burst
-        // without a thread (`TaskPool::spawn` counts threads as idle that were just woken).
-        let probing = self.inners.values().any(|inner| inner.is_probing);
-        if !probing && self.inners.len() < self.config.handlers {
-            self.open_inner();
-        }
-        None
-    }
-
-    fn open_inner(&mut self) -> Option<()> {
-        let mut stream = UnixStream::connect(&self.socket)
-            .inspect_err(|error| log::error!("the handlers cannot be reached: {error}"))
-            .ok()?;
-        let token = self.token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(token as usize), interest).ok()?;
-        self.inners.insert(token, Inner::probe(stream));
-        self.pass_upload(token);
-        Some(())
-    }
-
-    fn begin(&mut self, token: u64, inner_token: u64) {
-        let (Some(client), Some(inner)) =
-            (self.clients.get_mut(&token), self.inners.get_mut(&inner_token))
-        else {
-            return;
-        };
-        let Stage::Queued(head) = std::mem::replace(&mut client.stage, Stage::Working) else {
-            return;
-        };
-        inner.client = Some(token);
-        inner.spent = client.upload.is_some();
-        inner.output = head.to_inner();
-        if client.upload.is_some()
-            && head.expects_continue()
-            && client.interject(b"HTTP/1.1 100 Continue\r\n\r\n").is_err()
-        {
-            return self.close(token, false);
-        }
-        if inner.spent {
-            self.pass_upload(inner_token);
-        } else if inner.write().is_err() {
-            self.fail_inner(inner_token);
-        }
-    }
-
-    fn pass_upload_of(&mut self, token: u64) {
-        let serving = self.inners.iter().find(|(_, inner)| inner.client == Some(token));
-        if let Some(inner) = serving.map(|(inner, _)| *inner) {
-            self.pass_upload(inner);
-        }
-    }
-
-    /// Moves a request's body on, as far as the handler takes it.
-    fn pass_upload(&mut self, inner_token: u64) {
-        loop {
-            let Some(inner) = self.inners.get_mut(&inner_token) else { return };
-            let Some(token) = inner.client else {
-                // Nothing but a probe has no client, and it fits any socket.
-                let _ = inner.write();
-                return;
-            };
-            let Some(client) = self.clients.get_mut(&token) else { return };
-            if client.upload.is_none() && inner.output.is_empty() {
-                return;
-            }
-            let waiting = inner.output.len();
-            if waiting < INNER_BYTES_MAX && client.upload.is_some() {
-                if client.read(&mut self.scratch).is_err() {
-                    return self.close(token, false);
-                }
-                if client.pass_upload(&mut inner.output, INNER_BYTES_MAX).is_err() {
-                    self.drop_inner(inner_token);
-                    return self.refuse(token, 400, "bad_request", "a chunk is malformed");
-                }
-            }
-            let before = inner.output.len();
-            if inner.write().is_err() {
-                // It reads no more, as it has answered or ended: reading tells which.
-                inner.output.clear();
-                return self.on_inner(inner_token);
-            }
-            if inner.output.len() == before && before == waiting {
-                return;
-            }
-        }
-    }
-
-    fn on_inner(&mut self, inner_token: u64) {
-        let Some(inner) = self.inners.get_mut(&inner_token) else { return };
-        // First of all the answer: a handler may give it without having read the body.
-        match inner.read() {
-            Ok(None) => self.pass_upload(inner_token),
-            Ok(Some(_)) if std::mem::take(&mut inner.is_probing) => {
-                self.idle_inners.push(inner_token);
-                self.dispatch();
-            }
-            Ok(Some(answer)) => {
-                let Some(token) = inner.client.take() else {
-                    return self.drop_inner(inner_token);
-                };
-                if inner.spent || inner.ended {
-                    self.drop_inner(inner_token);
-                } else {
-                    self.idle_inners.push(inner_token);
-                }
-                self.on_answer(token, &answer);
-                self.dispatch();
-            }
-            Err(_) => self.fail_inner(inner_token),
-        }
-    }
-
-    fn on_answer(&mut self, token: u64, answer: &Answer) {
-        let body = answer.get(request::BODY_HEADER).and_then(|name| self.bodies.take(name));
-        let Some(client) = self.clients.get_mut(&token) else { return };
-        // A handler that answers before it has read the body leaves the rest of it in the way.
-        client.keep_alive &= client.upload.is_none();
-        client.linger = client.upload.take().is_some();
-        let length = answer.get(request::LENGTH_HEADER).and_then(|length| length.parse().ok());
-        let bodiless = client.is_head || matches!(answer.status, 204 | 304);
-        client.chunked = !bodiless && body.is_some() && length.is_none();
-        client.body_left = if bodiless { None } else { length };
-        let head = public_head(answer, length, client.chunked, client.keep_alive);
-        let flow = body.filter(|_| !bodiless).map(|body| self.pumps.flow(token, body));
-        (self.config.answered)(answer.status);
-        client.answer(head, flow);
-        self.write(token);
-    }
-
-    fn drop_inner(&mut self, inner_token: u64) {
-        if let Some(mut inner) = self.inners.remove(&inner_token) {
-            let _ = self.poll.registry().deregister(&mut inner.stream);
-            self.idle_inners.retain(|idle| *idle != inner_token);
-            self.uploads -= usize::from(inner.spent);
-        }
-    }
-
-    fn fail_inner(&mut self, inner_token: u64) {
-        let client = self.inners.get(&inner_token).and_then(|inner| inner.client);
-        self.drop_inner(inner_token);
-        if let Some(token) = client {
-            self.refuse(token, 500, "internal", "the handler ended without an answer");
-        }
-        self.dispatch();
     }
 
     // --- Deadlines ---

@@ -9,8 +9,10 @@ mod body;
 mod chunked;
 mod connection;
 mod event_loop;
+mod handing;
 mod head;
 mod inner;
+mod kept;
 mod request;
 mod turns;
 
@@ -48,14 +50,20 @@ pub struct GateConfig {
     pub handlers: usize,
     /// Bytes of bodies that may wait for their clients, all together.
     pub body_bytes_max: usize,
+    /// Bytes of small answers that never change, kept to be given again without a handler.
+    pub kept_bytes_max: usize,
     /// What is refused before a handler sees it.
     pub policy: Policy,
     /// What answers.
     pub handler: Handler,
+    /// Grows when answers that were given before may be untrue by now.
+    pub changes: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Told of bytes sent.
     pub sent: Arc<dyn Fn(u64) + Send + Sync>,
     /// Told of each answer's status.
     pub answered: Arc<dyn Fn(u16) + Send + Sync>,
+    /// Told of each answer that was given again.
+    pub repeated: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// A running gate.

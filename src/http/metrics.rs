@@ -18,6 +18,7 @@ pub(super) fn answer(node: &Node, statuses: &BTreeMap<u16, u64>) -> Reply {
     put("blocks_duplicate_total", "counter", metrics.blocks_duplicate_total.get());
     put("blocks_rejected_total", "counter", metrics.blocks_rejected_total.get());
     put("http_bytes_sent_total", "counter", metrics.http_bytes_sent_total.get());
+    put("http_repeated_total", "counter", metrics.http_repeated_total.get());
     put("store_blocks", "gauge", metrics.store_blocks.get());
     put("store_bytes", "gauge", metrics.store_bytes.get());
     put("store_damaged_total", "counter", metrics.store_damaged_total.get());

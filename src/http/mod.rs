@@ -54,7 +54,8 @@ impl HttpServer {
         let config = node.config();
         let policy = Arc::new(policy::Policy::new(config, address)?);
         let statuses = Arc::new(Statuses::default());
-        let counters = node.metrics().clone();
+        let (counters, repeated) = (node.metrics().clone(), node.metrics().clone());
+        let told_of = node.clone();
         let app = App {
             node: node.clone(),
             statuses: statuses.clone(),
@@ -74,9 +75,12 @@ impl HttpServer {
             connections_max: config.limits.http_connections_max,
             handlers: config.limits.http_handlers,
             body_bytes_max: config.limits.pool_bytes_max / 4,
+            kept_bytes_max: config.limits.http_kept_bytes_max,
             policy: Arc::new(move |head| policy.check(head)),
             handler,
+            changes: Arc::new(move || told_of.changes()),
             sent: Arc::new(move |bytes| counters.http_bytes_sent_total.add(bytes)),
+            repeated: Arc::new(move || repeated.http_repeated_total.add(1)),
             answered: Arc::new(move |status| *statuses.lock().entry(status).or_insert(0) += 1),
         })?;
         bound.set_port(gate.address().port());

@@ -113,6 +113,7 @@ impl LocalStore {
             if let Some(hash) = &header.hash {
                 log::error!("block {hash:?} is damaged on disk; it is no longer served");
                 index::delete_block(&self.index, hash)?;
+                self.has_changed = true;
                 self.tally.remove(from);
             }
             return Ok(());

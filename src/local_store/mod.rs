@@ -102,6 +102,10 @@ pub struct LocalStore {
     freed: Vec<Place>,
     /// Blocks have moved since the last sync.
     has_moved: bool,
+    /// Since the last commit something is no longer here, or is told of in another way.
+    has_changed: bool,
+    /// Commits before which that was so.
+    changes: u64,
     /// Blocks and bytes of datasets that are being stored.
     open_datasets: BTreeMap<u64, (u64, u64)>,
     /// Seconds of Unix time, as far as the store was told.
@@ -152,6 +156,8 @@ impl LocalStore {
             held_bytes: 0,
             freed: Vec::new(),
             has_moved: false,
+            has_changed: false,
+            changes: 0,
             open_datasets: BTreeMap::new(),
             now: 0,
             read_only: None,
@@ -303,11 +309,13 @@ impl LocalStore {
     fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
         let info = serde_json::to_string(dataset).expect("plain data becomes JSON");
         self.append(&Header::new(Kind::Dataset, id, None, info.as_bytes()), info.as_bytes())?;
+        self.has_changed = true;
         index::put_dataset(&self.index, id, dataset, &info)
     }
 
     fn forget(&mut self, id: u64) -> Result<(), StoreError> {
         self.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
+        self.has_changed = true;
         index::delete_dataset(&self.index, id)?;
         index::delete_refs(&self.index, id)
     }
@@ -340,6 +348,7 @@ impl LocalStore {
             let mut removed = Removed::default();
             store.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
             index::delete_dataset(&store.index, id)?;
+            store.has_changed = true;
             // The dataset must be gone for good before the first of its blocks is.
             store.sync()?;
             store.sweep(|index| index::only_of(index, id, GC_BATCH), &mut removed)?;
@@ -405,6 +414,7 @@ impl LocalStore {
         if let Some(place) = index::place(&self.index, hash)? {
             self.append(&Header::new(Kind::Delete, 0, Some(*hash), &[]), &[])?;
             index::delete_block(&self.index, hash)?;
+            self.has_changed = true;
             self.tally.remove(place);
             self.freed.push(place);
             removed.blocks += 1;
@@ -475,9 +485,16 @@ impl LocalStore {
             index::commit(&self.index)?;
             self.in_batch = false;
             self.batch_bytes = 0;
+            self.changes += u64::from(std::mem::take(&mut self.has_changed));
             self.medium.committed(&mut self.index);
         }
         Ok(())
+    }
+
+    /// Commits since the store was opened that took something away or changed what is told of a
+    /// dataset: what was answered before the last of them may be untrue.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Bytes appended since the last sync.

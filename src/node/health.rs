@@ -1,0 +1,26 @@
+//! What a node tells of its own state.
+
+use super::Node;
+use crate::metrics::Metrics;
+use std::sync::Arc;
+
+impl Node {
+    /// Its counters, those of the store refreshed.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.0.disk.measure();
+        &self.0.metrics
+    }
+
+    /// Whether it does what it promises.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn health(&self) -> Result<(), String> {
+        self.0.disk.health()
+    }
+
+    /// What was answered while this had another value may be untrue by now.
+    pub fn changes(&self) -> u64 {
+        self.0.disk.changes()
+    }
+}
