@@ -66,6 +66,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ("", "log", "levels of the log"),
     ("", "log-format", "for those who collect logs"),
     ("help", "man", "packages make their manual page of it"),
+    ("serve", "scrub-rate", "how fast the disk is read in the background is its owner's choice"),
 ];
 /// What is promised and may lack yet: a command, or one of its flags. What is here and built is
 /// taken off this list.
