@@ -17,6 +17,7 @@ pub mod unixfs;
 pub mod discovery;
 pub mod disk;
 pub mod gate;
+pub mod http_client;
 pub mod identity;
 pub mod ledger;
 pub mod reactor;

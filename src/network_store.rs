@@ -229,6 +229,15 @@ impl Retrieval {
             here.extend(since);
             lacking = still;
         }
+        // What came could not be told from what a liar sends.
+        lacking.retain(|hash| {
+            let unverifiable = !hash.code().is_computed();
+            if unverifiable {
+                let error = WantError::Unverifiable;
+                self.waiter.push(Arrival::Failed { hash: *hash, error });
+            }
+            !unverifiable
+        });
         for hash in &lacking {
             wants.by_hash.entry(*hash).or_default().push(self.waiter.clone());
         }

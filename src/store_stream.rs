@@ -39,6 +39,8 @@ pub enum GetError {
     Timeout,
     /// It costs more than may be spent.
     OverBudget,
+    /// It is not here, and this build cannot check what a peer would send.
+    Unverifiable,
     /// It is here, and no file; or a path that leads nowhere through it.
     NotAFile(UnixFsError),
     /// There is no such entry in a directory.
@@ -57,6 +59,9 @@ impl fmt::Display for GetError {
             Self::NotFound => f.write_str("not in the store, and no known peer has it"),
             Self::Timeout => f.write_str("a peer has it and did not deliver it in time"),
             Self::OverBudget => f.write_str("it costs more than the budget allows"),
+            Self::Unverifiable => {
+                f.write_str("its hash is blake3, which this build was made without")
+            }
             Self::NotAFile(error) => write!(f, "not a file: {error}"),
             Self::NoSuchPath(name) => write!(f, "there is no {name:?} in that directory"),
             Self::Store(error) => error.fmt(f),
@@ -86,6 +91,7 @@ impl From<WantError> for GetError {
             WantError::NoProvider => Self::NotFound,
             WantError::ProviderFailed => Self::Timeout,
             WantError::OverBudget => Self::OverBudget,
+            WantError::Unverifiable => Self::Unverifiable,
             WantError::Cancelled => Self::Cancelled,
         }
     }

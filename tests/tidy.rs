@@ -24,7 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     (
         "threads, sockets and clocks",
-        &["discovery", "disk", "gate", "identity", "ledger", "reactor", "workers"],
+        &["discovery", "disk", "gate", "http_client", "identity", "ledger", "reactor", "workers"],
     ),
     ("what joins them", &["block_stream", "car_import", "import", "network_store", "protect"]),
     ("datasets", &["car_stream", "fetch", "mend", "resolve", "store_stream"]),
@@ -43,6 +43,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("car", "dag", "what belongs to a root is found by its links"),
     ("car", "dag_cbor", "its header is a block of dag-cbor"),
     ("car", "unixfs", "a part of a file is found by the file's tree"),
+    ("discovery", "http_client", "routers are asked over HTTP"),
     ("discovery", "reactor", "what it finds goes to the Engine through the reactor's handle"),
     ("reactor", "disk", "blocks for peers are read by the disk threads, which never call back"),
     ("car_stream", "store_stream", "its blocks are those that a stream would read"),

@@ -164,7 +164,8 @@ struct DirectFile {
 impl DirectFile {
     fn create(path: &Path) -> Self {
         let file = File::create(path).unwrap();
-        let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let direct = OpenOptions::new().write(true).custom_flags(direct).open(path);
         // tmpfs knows no direct writes.
         let direct = direct.unwrap_or_else(|_| file.try_clone().unwrap());
         let staging = vec![0; WRITE_BYTES + ALIGNMENT];

@@ -1,5 +1,6 @@
 //! The way to a node that serves the data directory: its API over HTTP.
 
+use crate::http_client::{Content, Request, Response, Url};
 use serde_json::Value;
 use std::{
     fs,
@@ -7,17 +8,15 @@ use std::{
     path::Path,
     time::Duration,
 };
-use ureq::{Agent, Body, SendBody, http::Response};
 
 /// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
-pub type Content = (u16, Option<u64>, Box<dyn Read>);
+pub type Bytes = (u16, Option<u64>, Box<dyn Read>);
 
 /// A node that says nothing for so long does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A serving node, as its `node.json` tells of it.
 pub struct Client {
-    agent: Agent,
     base: String,
     token: String,
 }
@@ -37,12 +36,6 @@ impl ApiError {
     }
 }
 
-impl From<ureq::Error> for ApiError {
-    fn from(error: ureq::Error) -> Self {
-        Self::new("unreachable", format!("the node does not answer: {error}"))
-    }
-}
-
 impl From<io::Error> for ApiError {
     fn from(error: io::Error) -> Self {
         Self::new("io", error.to_string())
@@ -56,25 +49,40 @@ impl Client {
         let node: Value = serde_json::from_str(&text).ok()?;
         let base = format!("http://{}", node["http"].as_str()?);
         let token = fs::read_to_string(data_dir.join("api-token")).unwrap_or_default();
-        let config = Agent::config_builder().http_status_as_error(false).build();
-        let client = Self { agent: config.into(), base, token: token.trim().into() };
+        let client = Self { base, token: token.trim().into() };
         // A node that was killed leaves its file behind.
         client.answers().then_some(client)
     }
 
     /// Whether a node is there that can be talked to: one that hangs is none.
     fn answers(&self) -> bool {
-        let request = self.agent.get(format!("{}/healthz", self.base));
-        request.config().timeout_global(Some(ANSWER_TIMEOUT)).build().call().is_ok()
+        let Some(url) = Url::parse(&format!("{}/healthz", self.base)) else { return false };
+        Request::new("GET", &url).within(ANSWER_TIMEOUT).send(Content::None).is_ok()
     }
 
-    fn bearer(&self) -> String {
-        format!("Bearer {}", self.token)
+    fn ask(&self, method: &str, path: &str, content: Content<'_>) -> Result<Response, ApiError> {
+        self.ask_from(method, path, content, 0)
     }
 
-    fn get(&self, path: &str) -> Result<Response<Body>, ApiError> {
+    /// Asks for the bytes from an offset on.
+    fn ask_from(
+        &self,
+        method: &str,
+        path: &str,
+        content: Content<'_>,
+        from: u64,
+    ) -> Result<Response, ApiError> {
         let url = format!("{}{path}", self.base);
-        Ok(self.agent.get(url).header("authorization", self.bearer()).call()?)
+        let url =
+            Url::parse(&url).ok_or_else(|| ApiError::new("usage", format!("no URL: {url}")))?;
+        let mut request = Request::new(method, &url)
+            .header("Authorization", format_args!("Bearer {}", self.token));
+        if from > 0 {
+            request = request.header("Range", format_args!("bytes={from}-"));
+        }
+        request.send(content).map_err(|error| {
+            ApiError::new("unreachable", format!("the node does not answer: {error}"))
+        })
     }
 
     /// GETs JSON.
@@ -82,28 +90,19 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub fn get_json(&self, path: &str) -> Result<Value, ApiError> {
-        json(self.get(path)?)
+        json(self.ask("GET", path, Content::None)?)
     }
 
     /// GETs content; the status, the length if known, and the bytes.
     ///
     /// # Errors
     /// What the node says.
-    pub fn get_content(&self, path: &str, from: u64) -> Result<Content, ApiError> {
-        let mut request = self.agent.get(format!("{}{path}", self.base));
-        if from > 0 {
-            request = request.header("range", format!("bytes={from}-"));
-        }
-        let response = request.call()?;
-        let status = response.status().as_u16();
-        if !matches!(status, 200 | 206 | 416) {
+    pub fn get_content(&self, path: &str, from: u64) -> Result<Bytes, ApiError> {
+        let response = self.ask_from("GET", path, Content::None, from)?;
+        if !matches!(response.status, 200 | 206 | 416) {
             return Err(api_error(response));
         }
-        let length = response
-            .headers()
-            .get("content-length")
-            .and_then(|length| length.to_str().ok()?.parse().ok());
-        Ok((status, length, Box::new(response.into_body().into_reader())))
+        Ok((response.status, response.length, Box::new(response)))
     }
 
     /// POSTs a body and reads JSON.
@@ -111,13 +110,7 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub fn post(&self, path: &str, body: &mut dyn Read) -> Result<Value, ApiError> {
-        let mut body = body;
-        json(self.send(path, SendBody::from_reader(&mut body))?)
-    }
-
-    fn send(&self, path: &str, body: SendBody<'_>) -> Result<Response<Body>, ApiError> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        Ok(request.header("authorization", self.bearer()).send(body)?)
+        json(self.ask("POST", path, Content::Stream(body))?)
     }
 
     /// DELETEs, and reads JSON.
@@ -125,8 +118,7 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub fn delete(&self, path: &str) -> Result<Value, ApiError> {
-        let request = self.agent.delete(format!("{}{path}", self.base));
-        json(request.header("authorization", self.bearer()).call()?)
+        json(self.ask("DELETE", path, Content::None)?)
     }
 
     /// Starts a job, and tells `each` of its lines; gives the last.
@@ -134,12 +126,12 @@ impl Client {
     /// # Errors
     /// What the node says.
     pub fn job(&self, path: &str, each: &mut dyn FnMut(&Value)) -> Result<Value, ApiError> {
-        let response = self.send(path, SendBody::none())?;
-        if response.status() != 200 {
+        let response = self.ask("POST", path, Content::None)?;
+        if response.status != 200 {
             return Err(api_error(response));
         }
         let mut last = Value::Null;
-        for line in BufReader::new(response.into_body().into_reader()).lines() {
+        for line in BufReader::new(response).lines() {
             last = serde_json::from_str(&line?).map_err(io::Error::from)?;
             each(&last);
         }
@@ -151,19 +143,19 @@ impl Client {
     }
 }
 
-fn json(response: Response<Body>) -> Result<Value, ApiError> {
-    if !response.status().is_success() {
+fn json(mut response: Response) -> Result<Value, ApiError> {
+    if !response.is_success() {
         return Err(api_error(response));
     }
     let mut text = String::new();
-    response.into_body().into_reader().read_to_string(&mut text)?;
+    response.read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text).map_err(io::Error::from)?)
 }
 
-fn api_error(response: Response<Body>) -> ApiError {
-    let status = response.status();
+fn api_error(response: Response) -> ApiError {
+    let status = response.status;
     let mut text = String::new();
-    let _ = response.into_body().into_reader().take(64 << 10).read_to_string(&mut text);
+    let _ = response.take(64 << 10).read_to_string(&mut text);
     match serde_json::from_str::<Value>(&text).ok().and_then(|value| value.get("error").cloned()) {
         Some(error) => from_value(&error),
         None => ApiError::new("http", format!("the node answers {status}")),

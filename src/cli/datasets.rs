@@ -1,7 +1,7 @@
 //! Commands on what is stored: get, pin, ls and the like.
 
 use super::{
-    Access, CliError, args::Args, client::Content, human, output, progress::Progress,
+    Access, CliError, args::Args, client::Bytes, human, output, progress::Progress,
     settings::Settings,
 };
 use crate::{
@@ -80,7 +80,7 @@ fn get_to_file(access: &Access, cid: &Cid, path: &[String], file: &Path) -> Resu
     fs::rename(&part, file).map_err(named)
 }
 
-fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Content, CliError> {
+fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Bytes, CliError> {
     match access {
         Access::Serving(client) => {
             let mut url = format!("/ipfs/{cid}");

@@ -1,9 +1,12 @@
 //! `demo`: a swarm of real node processes on loopback, and a table of times.
 
 use super::{CliError, args::Args, human, output, put};
-use crate::erasure::Shape;
+use crate::{
+    erasure::Shape,
+    http_client::{Content, Request, Url},
+};
+use ring::digest;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use std::{
     env,
     fs::{self, File},
@@ -210,31 +213,36 @@ fn download(
     http: &str,
     cid: &str,
     size: u64,
-    expected: &[u8; 32],
+    expected: &digest::Digest,
 ) -> Result<(), CliError> {
-    let failed = |error: ureq::Error| CliError::Failed(format!("{what}: {error}"));
+    let failed = |why: String| CliError::Failed(format!("{what}: {why}"));
     let since = Instant::now();
-    let url = format!("http://{http}/ipfs/{cid}");
-    let response = ureq::get(url).call().map_err(failed)?;
+    let url = Url::parse(&format!("http://{http}/ipfs/{cid}"));
+    let url = url.ok_or_else(|| failed(format!("no address: {http}")))?;
+    let mut reader = Request::new("GET", &url)
+        .send(Content::None)
+        .map_err(|error| failed(format!("the node does not answer: {error}")))?;
+    if !reader.is_success() {
+        return Err(failed(format!("the node answers {}", reader.status)));
+    }
     let mut first = [0; 1];
-    let mut reader = response.into_body().into_reader();
     let begun = reader.read(&mut first)?;
     let first_byte = since.elapsed();
     let got = digest(&mut (&first[..begun]).chain(reader))?;
     let note = format!("first byte after {:.1} ms", first_byte.as_secs_f64() * 1e3);
     table.row(what, &note, Some((size, since.elapsed())));
-    if got != *expected {
+    if got.as_ref() != expected.as_ref() {
         return Err(CliError::Failed(format!("{what}: other bytes came than were put")));
     }
     Ok(())
 }
 
-fn digest(reader: &mut dyn Read) -> Result<[u8; 32], CliError> {
-    let mut hash = Sha256::new();
+fn digest(reader: &mut dyn Read) -> Result<digest::Digest, CliError> {
+    let mut hash = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0; 1 << 20];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().into()),
+            0 => return Ok(hash.finish()),
             read => hash.update(&buffer[..read]),
         }
     }

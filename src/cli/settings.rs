@@ -11,6 +11,7 @@ use crate::{
 };
 use data_encoding::HEXLOWER_PERMISSIVE;
 use log::LevelFilter;
+use serde_json::{Map, Value};
 use std::{
     env, fs, io,
     net::SocketAddr,
@@ -25,7 +26,7 @@ pub(super) struct Settings {
 }
 
 /// The settings of a file, by the names of the flags.
-struct File(toml::Table);
+struct File(Map<String, Value>);
 
 impl Settings {
     pub(super) fn read(args: &Args) -> Result<Self, CliError> {
@@ -60,14 +61,15 @@ impl File {
         let path = given.as_ref().map_or_else(|| data_dir.join("barrow.toml"), PathBuf::from);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && given.is_none() => {
-                return Ok(Self(toml::Table::new()));
+                return Ok(Self(Map::new()));
             }
             read => {
                 read.map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?
             }
         };
         let wrong = |why: String| CliError::Usage(format!("{}: {why}", path.display()));
-        let table: toml::Table = text.parse().map_err(|error| wrong(format!("{error}")))?;
+        let table: Map<String, Value> =
+            basic_toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let known: Vec<&str> = file_keys().collect();
         for key in table.keys() {
             if !known.contains(&&key[..]) {
@@ -79,20 +81,17 @@ impl File {
     }
 
     fn all(&self, name: &str) -> Result<Vec<String>, String> {
-        let one = |value: &toml::Value| match value {
-            toml::Value::String(text) => Ok(text.clone()),
-            toml::Value::Integer(number) => Ok(number.to_string()),
-            toml::Value::Boolean(switch) => Ok(switch.to_string()),
-            toml::Value::Float(_)
-            | toml::Value::Datetime(_)
-            | toml::Value::Array(_)
-            | toml::Value::Table(_) => {
+        let one = |value: &Value| match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
+            Value::Bool(switch) => Ok(switch.to_string()),
+            Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => {
                 Err(format!("the setting {name:?} is text, a number or a list of text"))
             }
         };
         match self.0.get(name) {
             None => Ok(Vec::new()),
-            Some(toml::Value::Array(values)) => values.iter().map(one).collect(),
+            Some(Value::Array(values)) => values.iter().map(one).collect(),
             Some(value) => Ok(vec![one(value)?]),
         }
     }

@@ -15,7 +15,7 @@ use mainline::{
     Dht, Id, RequestFilter, RequestSpecific, ServerSettings,
     async_dht::{AsyncDht, GetStream},
 };
-use sha2::{Digest as _, Sha256};
+use ring::digest::{self, SHA256};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket},
@@ -112,10 +112,9 @@ impl Provider for DhtClient {
 
 /// The DHT's name for a dataset.
 fn key(hash: &Multihash) -> Key {
-    let digest: [u8; 32] =
-        Sha256::new().chain_update(NAMESPACE).chain_update(hash.to_bytes()).finalize().into();
+    let digest = digest::digest(&SHA256, &[NAMESPACE, &hash.to_bytes()].concat());
     let mut key = [0; 20];
-    key.copy_from_slice(&digest[..20]);
+    key.copy_from_slice(&digest.as_ref()[..20]);
     key
 }
 

@@ -8,7 +8,7 @@ use barrow_wire::{Multihash, PeerId};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use data_encoding::HEXLOWER;
 use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
-use sha2::{Digest as _, Sha256};
+use ring::digest::{self, SHA256};
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -65,8 +65,8 @@ impl MdnsSettings {
 /// that others neither find its nodes nor are found by them.
 fn service(swarm_key: Option<[u8; 32]>) -> String {
     let Some(key) = swarm_key else { return "_barrow._tcp.local.".into() };
-    let digest = Sha256::new().chain_update(b"barrow mdns swarm\0").chain_update(key).finalize();
-    format!("_barrow-{}._tcp.local.", HEXLOWER.encode(&digest[..4]))
+    let digest = digest::digest(&SHA256, &[&b"barrow mdns swarm\0"[..], &key].concat());
+    format!("_barrow-{}._tcp.local.", HEXLOWER.encode(&digest.as_ref()[..4]))
 }
 
 /// The thread that asks the daemon.

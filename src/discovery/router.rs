@@ -1,11 +1,12 @@
 //! Delegated routers: `GET /routing/v1/providers/{cid}` of Routing V1, over plain HTTP.
 
 use super::{Answers, Hint, LookUpId, Provider, SOURCE_QUEUE_MAX, multiaddr};
+use crate::http_client::{Content, Request, Url};
 use barrow_wire::{Cid, Codec, Multihash};
 use crossbeam::channel::{Sender, bounded};
 use serde::Deserialize;
 use std::{
-    io,
+    io::{self, Read as _},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -48,17 +49,11 @@ impl Router {
     pub(super) fn start(url: &str, answers: Answers) -> io::Result<Self> {
         let (questions, inbox) = bounded::<(LookUpId, Multihash, Instant)>(SOURCE_QUEUE_MAX);
         let url = format!("{}/routing/v1/providers", url.trim_end_matches('/'));
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(ANSWER_TIME))
-            // Wherever a router might send us on to was not configured.
-            .max_redirects(0)
-            .build()
-            .new_agent();
         let thread = std::thread::Builder::new().name("router".into());
         thread.spawn(move || {
             for (look_up, hash, since) in inbox {
                 if since.elapsed() < WAIT_MAX {
-                    match ask(&agent, &url, hash) {
+                    match ask(&url, hash) {
                         Ok(hints) => answers.found(look_up, hints),
                         Err(error) => log::debug!("{url}: {error}"),
                     }
@@ -86,12 +81,18 @@ impl Provider for Router {
     }
 }
 
-fn ask(agent: &ureq::Agent, url: &str, hash: Multihash) -> Result<Vec<Hint>, ureq::Error> {
+fn ask(url: &str, hash: Multihash) -> io::Result<Vec<Hint>> {
     // Routers look at the multihash alone.
-    let cid = Cid::v1(Codec::Raw, hash);
-    let request = agent.get(format!("{url}/{cid}")).header("accept", "application/json");
-    let mut response = request.call()?;
-    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+    let url = format!("{url}/{}", Cid::v1(Codec::Raw, hash));
+    let url = Url::parse(&url).ok_or(io::ErrorKind::InvalidInput)?;
+    let request = Request::new("GET", &url).header("Accept", "application/json");
+    let response = request.within(ANSWER_TIME).send(Content::None)?;
+    if response.status != 200 {
+        // Wherever a router might send us on to was not configured.
+        return Err(io::Error::other(format!("it answers {}", response.status)));
+    }
+    let mut body = Vec::new();
+    response.take(ANSWER_BYTES_MAX).read_to_end(&mut body)?;
     Ok(read(&body))
 }
 
@@ -122,13 +123,12 @@ pub(super) fn ip_of(url: &str) -> Option<IpAddr> {
 /// # Errors
 /// What is wrong with it, for people.
 pub(crate) fn check(url: &str) -> Result<(), String> {
-    let uri: Result<ureq::http::Uri, _> = url.parse();
-    match uri {
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.query().is_none() => Ok(()),
-        Ok(uri) if uri.scheme_str() == Some("https") => {
-            Err("https is not spoken here, put a proxy before it".into())
-        }
-        Ok(_) | Err(_) => Err("http://HOST:PORT is expected".into()),
+    if url.starts_with("https://") {
+        return Err("https is not spoken here, put a proxy before it".into());
+    }
+    match Url::parse(url) {
+        Some(_) if !url.contains('?') => Ok(()),
+        Some(_) | None => Err("http://HOST:PORT is expected".into()),
     }
 }
 

@@ -68,6 +68,8 @@ pub enum WantError {
     ProviderFailed,
     /// It would cost more than the job may spend.
     OverBudget,
+    /// It could not be checked here; the engine never says so itself.
+    Unverifiable,
     /// Somebody ended the job; the engine never says so itself.
     Cancelled,
 }

@@ -375,7 +375,7 @@ impl Client {
 
     /// Ends the connection so that the client sees that something lacks.
     pub(super) fn abort(&self) {
-        let linger = socket2::SockRef::from(&self.stream);
-        let _ = linger.set_linger(Some(std::time::Duration::ZERO));
+        let at_once = Some(std::time::Duration::ZERO);
+        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, at_once);
     }
 }

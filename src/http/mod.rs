@@ -149,6 +149,7 @@ fn get_error(get: &GetError) -> Reply {
         GetError::NotFound | GetError::NoSuchPath(_) => (404, "not_found"),
         GetError::Timeout => (504, "timeout"),
         GetError::OverBudget => (502, "over_budget"),
+        GetError::Unverifiable => (501, "unverifiable"),
         GetError::NotAFile(_) => (406, "not_a_file"),
         GetError::Erasure(ErasureError::StripeLost { .. }) => (502, "stripe_lost"),
         GetError::Erasure(ErasureError::Manifest(_)) => (502, "bad_manifest"),

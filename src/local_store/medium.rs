@@ -243,7 +243,8 @@ struct DirectPack {
 impl DirectPack {
     fn new(file: File, path: &Path) -> Self {
         // Refused by tmpfs and others: then everything goes through the page cache.
-        let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).ok();
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let direct = OpenOptions::new().write(true).custom_flags(direct).open(path).ok();
         Self { file, direct, is_refused: AtomicBool::new(false) }
     }
 }

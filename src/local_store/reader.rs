@@ -70,7 +70,7 @@ impl StoreReader {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             // A sector that cannot be read is damage like any other.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
                 log::error!("pack {} cannot be read at {}: {error}", place.pack, place.offset);
                 return Ok(None);
             }

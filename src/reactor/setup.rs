@@ -85,23 +85,26 @@ impl Setup {
     }
 
     fn listen(&mut self, mut address: SocketAddr) -> io::Result<()> {
-        use socket2::{Domain, Protocol, Socket, Type};
+        use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
         if address.port() == 0
             && let Some(first) = self.addresses.first()
         {
             address.set_port(first.port());
         }
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
         if address.is_ipv6() {
             // Else [::] takes the IPv4 port as well, and 0.0.0.0 beside it fails.
-            socket.set_only_v6(true)?;
+            sockopt::set_ipv6_v6only(&socket, true)?;
         }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket
-            .bind(&address.into())
-            .and_then(|()| socket.listen(1_024))
-            .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &address).and_then(|()| net::listen(&socket, 1_024)).map_err(
+            |error| {
+                let error = io::Error::from(error);
+                io::Error::new(error.kind(), format!("{address}: {error}"))
+            },
+        )?;
         let mut listener = TcpListener::from_std(socket.into());
         self.addresses.push(listener.local_addr()?);
         let token = Token(self.listeners.len());

@@ -1,11 +1,12 @@
 //! Noise XX with the identity in its payload: who answers is known before anything else is said.
 
-use crate::{Identity, PeerId, limits::HANDSHAKE_BYTES_MAX};
-use snow::{
-    Builder, HandshakeState, TransportState,
-    params::{DHChoice, NoiseParams},
-    resolvers::{CryptoResolver as _, DefaultResolver},
+use crate::{
+    Identity, PeerId,
+    limits::HANDSHAKE_BYTES_MAX,
+    resolver::{Resolver, X25519},
 };
+use ring::digest;
+use snow::{Builder, HandshakeState, TransportState, params::NoiseParams, types::Dh as _};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -128,7 +129,7 @@ impl StaticKey {
     /// # Panics
     /// If the operating system has no randomness.
     pub fn generate(identity: &Identity) -> Self {
-        let pair = Builder::new(Suite::ChaChaPoly.params(false))
+        let pair = Builder::with_resolver(Suite::ChaChaPoly.params(false), Box::new(Resolver))
             .generate_keypair()
             .expect("the operating system gives randomness");
         Self::signed(identity, pair.private, &pair.public)
@@ -137,9 +138,7 @@ impl StaticKey {
     /// A key that is not random, for test vectors.
     #[doc(hidden)]
     pub fn from_private_for_testing_only(identity: &Identity, private: [u8; 32]) -> Self {
-        let mut key = DefaultResolver
-            .resolve_dh(&DHChoice::Curve25519)
-            .expect("the features of snow name Curve25519");
+        let mut key = X25519::default();
         key.set(&private);
         Self::signed(identity, private.to_vec(), key.pubkey())
     }
@@ -376,7 +375,8 @@ impl Handshake {
 }
 
 fn hash_offer(flight: &[u8]) -> [u8; OFFER_HASH_BYTES] {
-    <sha2::Sha256 as sha2::Digest>::digest(flight).into()
+    let hash = digest::digest(&digest::SHA256, flight);
+    hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// The offers of a first flight: suite ids, known or not, with their Noise messages.
@@ -414,7 +414,8 @@ fn build(
     initiator: bool,
 ) -> Result<HandshakeState, HandshakeError> {
     let prologue = [PROTOCOL, offered].concat();
-    let mut builder = Builder::new(suite.params(keys.swarm_key.is_some()))
+    let params = suite.params(keys.swarm_key.is_some());
+    let mut builder = Builder::with_resolver(params, Box::new(Resolver))
         .local_private_key(keys.private)
         .and_then(|builder| builder.prologue(&prologue))
         .map_err(|_| HandshakeError::Noise)?;

@@ -10,7 +10,9 @@ mod codec;
 mod handshake;
 pub mod limits;
 pub mod message;
+mod multibase;
 pub mod peer_id;
+mod resolver;
 mod session;
 pub mod voucher;
 

@@ -1,5 +1,6 @@
 //! Who a peer is: an Ed25519 key, named in libp2p's form.
 
+use crate::multibase::{decode_base58, encode_base58};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use std::{fmt, str::FromStr};
 use zeroize::Zeroizing;
@@ -7,6 +8,8 @@ use zeroize::Zeroizing;
 /// The bytes before the key in a peer id: an identity multihash of libp2p's protobuf of an
 /// Ed25519 public key (libp2p specs, "peer-ids").
 const PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+/// Bytes of a text at most; it has 52.
+const TEXT_BYTES_MAX: usize = 64;
 
 /// A peer's Ed25519 public key; its text is libp2p's (`12D3KooW…`).
 ///
@@ -53,12 +56,11 @@ impl FromStr for PeerId {
     type Err = PeerIdError;
 
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
-        let mut bytes = [0; PREFIX.len() + 32];
-        let read = bs58::decode(text).onto(&mut bytes).map_err(|_| PeerIdError)?;
-        let key = bytes.strip_prefix(&PREFIX).ok_or(PeerIdError)?;
-        if read != PREFIX.len() + 32 {
+        if text.len() > TEXT_BYTES_MAX {
             return Err(PeerIdError);
         }
+        let bytes = decode_base58(text).ok_or(PeerIdError)?;
+        let key = bytes.strip_prefix(&PREFIX).ok_or(PeerIdError)?;
         Ok(Self(key.try_into().map_err(|_| PeerIdError)?))
     }
 }
@@ -69,7 +71,7 @@ impl fmt::Display for PeerId {
         let (prefix, key) = bytes.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(&PREFIX);
         key.copy_from_slice(&self.0);
-        f.write_str(&bs58::encode(bytes).into_string())
+        f.write_str(&encode_base58(&bytes))
     }
 }
 
