@@ -4,7 +4,7 @@ use super::{CloseReason, Moment};
 use super::{
     ConnId, Engine, JobId, Order, Output, Timer, WantError,
     jobs::Search,
-    peers::{Peer, Request},
+    peers::{PROGRESS_BYTES_MIN, Peer, Request},
     wants::{Knows, Want},
 };
 use barrow_wire::{
@@ -23,8 +23,6 @@ const ASK_PEERS_MAX: usize = 32;
 const UNANSWERED_MAX: u32 = 2 * WANTS_MAX as u32;
 /// Wishes that are taken back at the latest when there are so many.
 const CANCELS_MAX: usize = 32;
-/// So many bytes on a connection count as progress of what was asked for there.
-const PROGRESS_BYTES_MIN: u64 = 2 << 10;
 /// After so long, discovery may be asked again for a job that found nobody.
 const SEARCH_AGAIN: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -210,7 +208,7 @@ impl Engine {
         }
         peer.price = Some(price);
         peer.asked = peer.asked.saturating_sub(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
-        let mut denied = Vec::new();
+        let (mut denied, mut owned) = (Vec::new(), Vec::new());
         for (hash, presence) in blocks {
             let (len, complete) = match *presence {
                 Presence::DontHave => {
@@ -227,7 +225,11 @@ impl Engine {
                 return self.close(conn, CloseReason::Protocol("a block too long".into()));
             }
             self.on_has(conn, hash, len, complete, price);
+            if self.wants.get(hash).is_some_and(|want| want.owners().len() == 1) {
+                owned.push(*hash);
+            }
         }
+        self.take_over(conn, &owned);
         self.recheck(&denied);
         self.pump_dials_if_lacking();
     }
@@ -336,7 +338,10 @@ impl Engine {
             peer.blocks_received += 1;
             peer.bytes_received += bytes;
             match request {
-                Some(request) => peer.pace.delivered(now, bytes, request.mark),
+                Some(request) => {
+                    peer.pace.delivered(now, bytes, request.mark);
+                    peer.block_ended(now);
+                }
                 None if knows == Some(Knows::Asked { inline: true }) => {
                     peer.asked = peer.asked.saturating_sub(1);
                     // Nobody who has a price sends a block unasked.
@@ -394,7 +399,6 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         peer.heard_at = now;
         peer.bytes_in += u64::from(bytes);
-        // Pongs and the like are no progress of a block.
         if peer.bytes_in < peer.bytes_noted + PROGRESS_BYTES_MIN {
             return false;
         }

@@ -42,7 +42,8 @@ pub(super) struct Job {
     pub blocks_received: u64,
     pub bytes_received: u64,
     rate: Rate,
-    /// The length of the last block, as a guess at the next.
+    /// A guess at the next block's length: the longest one of late. Whoever guesses too little
+    /// asks one peer for what others could send.
     pub block_bytes: u64,
     /// What blocks cost so far, in price times bytes.
     pub spent: u128,
@@ -113,7 +114,7 @@ impl Job {
         self.progress_at = now;
         self.blocks_received += 1;
         self.bytes_received += bytes;
-        self.block_bytes = bytes.max(1);
+        self.block_bytes = bytes.max(self.block_bytes - self.block_bytes / 4);
         self.rate.add(now, bytes);
     }
 

@@ -117,12 +117,21 @@ impl Pace {
         u64::try_from(bytes).unwrap_or(u64::MAX).clamp(64 << 10, PIPELINE_BYTES_MAX)
     }
 
-    /// How long `bytes` take, when they are asked for now; `rate_unknown` stands in for a rate.
-    pub(super) fn time_for(&self, bytes: u64, rate_unknown: u64) -> Duration {
-        let rate = self.rate.unwrap_or(rate_unknown).max(1);
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-        self.rtt() + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    /// How long `bytes` take that are on their way; `rate_unknown` stands in for a rate.
+    pub(super) fn bytes_time(&self, bytes: u64, rate_unknown: u64) -> Duration {
+        time_of(bytes, self.rate.unwrap_or(rate_unknown))
     }
+
+    /// The peer is to be measured anew.
+    pub(super) fn forget(&mut self) {
+        self.rate = None;
+    }
+}
+
+/// How long `bytes` take at a rate.
+pub(super) fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 fn rate_of(bytes: u64, elapsed: Duration) -> u64 {

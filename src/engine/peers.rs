@@ -2,7 +2,7 @@
 
 use super::{
     ConnId, JobId, Moment,
-    pace::{Mark, Pace},
+    pace::{self, Mark, Pace},
 };
 use barrow_wire::{Multihash, PeerId};
 use std::{
@@ -24,6 +24,14 @@ const LATE_MAX: usize = 64;
 /// Control messages that a peer may send at once, and every second after.
 const MESSAGES_MAX: u32 = 8_192;
 
+/// A rate is measured over this time at least.
+const LOOK_MIN: Duration = Duration::from_millis(40);
+/// Who was slow is tried again after so long, if nothing is asked of it.
+const REST_TIME: Duration = Duration::from_secs(5);
+/// So many bytes on a connection count as progress of what was asked for there: pongs and the
+/// like are none.
+pub(super) const PROGRESS_BYTES_MIN: u64 = 2 << 10;
+
 /// A block asked of a peer.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Request {
@@ -32,12 +40,8 @@ pub(super) struct Request {
     pub bytes: u64,
     pub sent_at: Moment,
     pub mark: Mark,
-    /// Block bytes that had come on the connection when it was asked for.
-    pub bytes_before: u64,
-    /// When it should be here.
-    pub due_at: Moment,
-    /// When another peer should be asked too.
-    pub hedge_at: Moment,
+    /// When it is late, and to be looked after.
+    pub late_at: Moment,
     /// What it costs, set aside from the job's budget.
     pub cost: Option<(JobId, u128)>,
 }
@@ -61,6 +65,10 @@ pub(super) struct Peer {
     pub bytes_in: u64,
     /// What that was at `bytes_at`.
     pub bytes_noted: u64,
+    /// What it was when the last block was whole: the rest came of the oldest request.
+    bytes_whole: u64,
+    /// Since when, and since what of it, the rate is measured anew if a block is late.
+    watched: (Moment, u64),
     pub pace: Pace,
     /// What a MiB costs there, once it said so.
     pub price: Option<u64>,
@@ -103,6 +111,8 @@ impl Peer {
             bytes_at: now,
             bytes_in: 0,
             bytes_noted: 0,
+            bytes_whole: 0,
+            watched: (now, 0),
             pace: Pace::with_rate(rate),
             price: None,
             requests: VecDeque::new(),
@@ -125,19 +135,35 @@ impl Peer {
         now: Moment,
         hash: Multihash,
         bytes: u64,
-        (expected, patience): (Duration, Duration),
+        patience: Duration,
         cost: Option<(JobId, u128)>,
     ) {
         let idle = self.requests.is_empty();
         if idle {
             self.bytes_at = now;
+            self.block_ended(now);
         }
         let mark = self.pace.mark(now, idle);
         self.outstanding_bytes += bytes;
-        let (sent_at, bytes_before) = (now, self.bytes_in);
-        let (due_at, hedge_at) = (now.after(expected), now.after(patience));
-        let request = Request { hash, bytes, sent_at, mark, bytes_before, due_at, hedge_at, cost };
-        self.requests.push_back(request);
+        let (sent_at, late_at) = (now, now.after(patience));
+        self.requests.push_back(Request { hash, bytes, sent_at, mark, late_at, cost });
+    }
+
+    /// What comes from now on is of the next block.
+    pub(super) fn block_ended(&mut self, now: Moment) {
+        self.bytes_whole = self.bytes_in;
+        self.watched = (now, self.bytes_in);
+    }
+
+    /// A block is late: takes the rate from what came since the last one, or since this was done
+    /// last, so that the second look sees nothing of a better past.
+    pub(super) fn look_again(&mut self, now: Moment) {
+        let (since, bytes_before) = self.watched;
+        let elapsed = now.since(since);
+        if elapsed >= LOOK_MIN.max(self.pace.rtt() / 2) {
+            self.pace.slowed(self.bytes_in - bytes_before, elapsed);
+            self.watched = (now, self.bytes_in);
+        }
     }
 
     /// Takes a request out, if there is one.
@@ -164,8 +190,18 @@ impl Peer {
         self.price.is_some_and(|price| price > 0)
     }
 
-    /// How long a block that was asked for will still take: as long as was expected, or if that
-    /// is over, as long as if it were asked for now.
+    /// Bytes that have come of the oldest request.
+    fn bytes_begun(&self) -> u64 {
+        self.bytes_in - self.bytes_whole
+    }
+
+    /// Whether bytes of this request have come, as far as one can tell.
+    pub(super) fn has_begun(&self, hash: &Multihash) -> bool {
+        let oldest = self.requests.front().is_some_and(|request| request.hash == *hash);
+        oldest && self.bytes_begun() >= PROGRESS_BYTES_MIN
+    }
+
+    /// How long a block that was asked for will still take, at the rate of late.
     pub(super) fn time_left(
         &self,
         now: Moment,
@@ -173,12 +209,23 @@ impl Peer {
         rate_unknown: u64,
     ) -> Option<Duration> {
         let at = self.requests.iter().position(|request| request.hash == *hash)?;
-        let due_at = self.requests.get(at)?.due_at;
-        if due_at > now {
-            return Some(due_at.since(now));
-        }
-        let ahead = self.requests.iter().take(at + 1).map(|request| request.bytes).sum();
-        Some(self.pace.time_for(ahead, rate_unknown))
+        let bytes: u64 = self.requests.iter().take(at + 1).map(|request| request.bytes).sum();
+        let left = bytes.saturating_sub(self.bytes_begun());
+        let way = self.pace.rtt().saturating_sub(now.since(self.requests.get(at)?.sent_at));
+        Some(way + self.pace.bytes_time(left, rate_unknown))
+    }
+
+    /// How long a block takes that is asked for now behind `ahead` others' bytes.
+    pub(super) fn time_for(&self, now: Moment, bytes: u64, rate_unknown: u64) -> Duration {
+        let rested = self.is_rested(now, rate_unknown);
+        let rate = if rested { rate_unknown } else { self.pace.rate().unwrap_or(rate_unknown) };
+        self.pace.rtt() + pace::time_of(self.outstanding_bytes + bytes, rate)
+    }
+
+    /// Whether it was slow so long ago that it may be tried again.
+    pub(super) fn is_rested(&self, now: Moment, rate_unknown: u64) -> bool {
+        let slow = self.pace.rate().is_some_and(|rate| rate < rate_unknown / 4);
+        slow && self.requests.is_empty() && now.since(self.bytes_at) >= REST_TIME
     }
 
     /// Whether one more block may be asked of it now: two, or what its pace is worth.

@@ -10,20 +10,20 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Blocks that are looked at in one go: those behind them have their turn later.
 const SCAN_MAX: usize = 64;
-/// A block is late when it took so many times as long as expected.
-const LATE_FACTOR: u32 = 4;
-/// A block is late after so long at the earliest.
-const LATE_MIN: Duration = Duration::from_millis(250);
+/// A block is late when it took so many times as long as its peer's rate lets expect.
+const LATE_FACTOR: u32 = 2;
+/// The least that a block is late by: threads and sockets on the way have their jitter.
+const LATE_MIN: Duration = Duration::from_millis(50);
 /// A peer of which no byte comes for so long has stalled, and more where it is far away.
 const STALL_MIN: Duration = Duration::from_secs(2);
 /// A peer that does not even answer a ping for so long is gone.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 /// A rate for peers while no peer's is known, in bytes a second.
 const RATE_GUESS: u64 = 2 << 20;
-/// Blocks wanted up to which an idle peer may double what another is asked for.
+/// Blocks wanted up to which a peer with room may double what another is asked for.
 const ENDGAME_WANTS_MAX: usize = 16;
-/// An idle peer must promise to be faster by more than this to be asked as well.
-const ENDGAME_GAIN_MIN: Duration = Duration::from_millis(50);
+/// A peer must promise to be faster by more than this to be asked as well, or instead.
+const GAIN_MIN: Duration = Duration::from_millis(50);
 /// Parts of its best time by which a peer may be slower and still count as equal.
 const EQUAL_PARTS: u32 = 4;
 
@@ -113,7 +113,7 @@ impl Engine {
                 continue;
             }
             let ahead = waiting.get(&holder.conn).copied().unwrap_or(0);
-            let time = peer.pace.time_for(peer.outstanding_bytes + ahead + bytes, rate_unknown);
+            let time = peer.time_for(self.now, ahead + bytes, rate_unknown);
             offers.push((time, price, holder.conn, bytes));
         }
         let fastest = offers.iter().map(|offer| offer.0).min()?;
@@ -176,10 +176,12 @@ impl Engine {
         }
         let now = self.now;
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let expected = peer.pace.time_for(peer.outstanding_bytes + bytes, rate_unknown);
-        let patience = (expected * LATE_FACTOR).max(LATE_MIN);
+        if peer.is_rested(now, rate_unknown) {
+            peer.pace.forget();
+        }
+        let patience = peer.time_for(now, bytes, rate_unknown) * LATE_FACTOR + LATE_MIN;
         peer.keep_wish(hash);
-        peer.request(now, *hash, bytes, (expected, patience), cost);
+        peer.request(now, *hash, bytes, patience, cost);
         let stall = stall_time(peer.pace.rtt());
         self.timers.set_earlier(Timer::Transfer(conn), now.after(patience.min(stall)));
         self.inflight_bytes += bytes;
@@ -193,15 +195,22 @@ impl Engine {
     pub(super) fn on_transfer_timer(&mut self, conn: ConnId) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let Some(front) = peer.requests.front().cloned() else { return };
+        if peer.requests.is_empty() {
+            return;
+        }
         let stall = stall_time(peer.pace.rtt());
         let silent = now.since(peer.bytes_at);
         if silent >= SILENT_MAX && now.since(peer.heard_at) >= SILENT_MAX {
             return self.close(conn, super::CloseReason::Stalled);
         }
-        let late = peer.requests.iter().any(|request| request.hedge_at <= now);
+        let late = peer.requests.iter().any(|request| request.late_at <= now);
         if late {
-            peer.pace.slowed(peer.bytes_in - front.bytes_before, now.since(front.sent_at));
+            peer.look_again(now);
+            for request in peer.requests.iter_mut().filter(|request| request.late_at <= now) {
+                // The longer it takes, the less is new about it.
+                let waited = now.since(request.sent_at);
+                request.late_at = now.after((waited / 2).max(LATE_MIN));
+            }
         }
         if silent >= stall && !peer.stalled {
             peer.stalled = true;
@@ -213,39 +222,35 @@ impl Engine {
         let Some(peer) = self.peers.get(conn).filter(|peer| !peer.requests.is_empty()) else {
             return;
         };
-        let hedge = peer.requests.iter().map(|request| request.hedge_at).min();
+        let late = peer.requests.iter().map(|request| request.late_at).min();
         let check = if peer.stalled { now.after(STALL_MIN) } else { peer.bytes_at.after(stall) };
-        let next = hedge.map_or(check, |hedge| hedge.min(check));
-        self.timers.set(Timer::Transfer(conn), next.max(now.after(LATE_MIN / 10)));
+        let next = late.map_or(check, |late| late.min(check));
+        self.timers.set(Timer::Transfer(conn), next.max(now.after(LATE_MIN / 2)));
     }
 
     /// Gives a slow peer's blocks to others: the one that may be half here to a second owner,
     /// the rest for good, where that is sooner.
     fn relieve(&mut self, conn: ConnId) {
-        let rate_unknown = self.rate_unknown();
-        let now = self.now;
+        let (now, rate_unknown) = (self.now, self.rate_unknown());
         let Some(peer) = self.peers.get(conn) else { return };
         let stalled = peer.stalled;
-        let hashes: Vec<_> = peer.requests.iter().map(|request| request.hash).collect();
-        let (mut ahead, mut cancelled, mut waiting) = (0, Vec::new(), BTreeMap::new());
-        for (place, hash) in hashes.into_iter().enumerate() {
-            let (Some(want), Some(peer)) = (self.wants.get(&hash), self.peers.get_mut(conn)) else {
-                continue;
-            };
-            let Some(request) = peer.requests.iter_mut().find(|request| request.hash == hash)
+        let blocks: Vec<_> = peer
+            .requests
+            .iter()
+            .filter_map(|request| {
+                Some((request.hash, peer.time_left(now, &request.hash, rate_unknown)?))
+            })
+            .collect();
+        let (mut cancelled, mut waiting) = (Vec::new(), BTreeMap::new());
+        for (place, (hash, own_time)) in blocks.into_iter().enumerate() {
+            let Some(want) = self.wants.get(&hash) else { continue };
+            let Some((other, bytes)) = self.best_peer(want, &waiting, rate_unknown, Some(conn))
             else {
                 continue;
             };
-            if request.hedge_at <= now {
-                request.hedge_at = now.after(stall_time(peer.pace.rtt()) * 2);
-            }
-            ahead += request.bytes;
-            let own_time = peer.pace.time_for(ahead, rate_unknown);
-            let other = self.best_peer(want, &waiting, rate_unknown, Some(conn));
-            let Some((other, bytes)) = other else { continue };
             let Some(helper) = self.peers.get(other) else { continue };
-            let load = helper.outstanding_bytes + waiting.get(&other).copied().unwrap_or(0);
-            if !stalled && helper.pace.time_for(load + bytes, rate_unknown) * 2 > own_time {
+            let ahead = waiting.get(&other).copied().unwrap_or(0);
+            if !stalled && helper.time_for(now, ahead + bytes, rate_unknown) * 2 > own_time {
                 continue;
             }
             // What costs something is never fetched twice.
@@ -257,21 +262,60 @@ impl Engine {
                     self.send(other, Message::WantBlock { blocks: vec![hash] });
                 }
             } else if self.release(conn, &hash).is_some() {
-                ahead -= bytes.min(ahead);
                 *waiting.entry(other).or_default() += bytes;
                 cancelled.push(hash);
             }
         }
+        self.take_back(conn, cancelled);
+    }
+
+    /// Tells a peer that blocks are no longer asked of it, which were until now.
+    fn take_back(&mut self, conn: ConnId, blocks: Vec<Multihash>) {
         if let Some(peer) = self.peers.get_mut(conn)
-            && !cancelled.is_empty()
+            && !blocks.is_empty()
         {
-            peer.may_cross(u32::try_from(cancelled.len()).unwrap_or(u32::MAX));
-            self.send(conn, Message::Cancel { blocks: cancelled });
+            peer.may_cross(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
+            self.send(conn, Message::Cancel { blocks });
         }
     }
 
-    /// Nothing is left to give out: a peer that is idle is asked for a block that another will
-    /// not have sent for long.
+    /// A peer has blocks that others were asked for before: it is asked instead for those of
+    /// which nothing came yet and which it will have sent far sooner.
+    pub(super) fn take_over(&mut self, conn: ConnId, blocks: &[Multihash]) {
+        let (now, rate_unknown) = (self.now, self.rate_unknown());
+        let (mut taken, mut freed): (_, BTreeMap<_, Vec<_>>) = (Vec::new(), BTreeMap::new());
+        for hash in blocks {
+            let Some(peer) = self.peers.get(conn).filter(|peer| peer.has_room()) else { break };
+            let Some(want) = self.wants.get(hash) else { continue };
+            let (&[from], Some(Knows::Has { len, .. })) = (want.owners(), want.knows(conn)) else {
+                continue;
+            };
+            let Some(owner) = self.peers.get(from).filter(|_| from != conn) else { continue };
+            let bytes = if len == 0 { self.bytes_guess(want) } else { u64::from(len) };
+            let time = peer.time_for(now, bytes, rate_unknown);
+            let priced = peer.is_priced() || owner.is_priced();
+            let sooner = owner
+                .time_left(now, hash, rate_unknown)
+                .is_some_and(|left| time * 2 + GAIN_MIN < left);
+            if priced || !sooner || owner.has_begun(hash) {
+                continue;
+            }
+            if self.release(from, hash).is_some() {
+                freed.entry(from).or_default().push(*hash);
+                self.request(conn, hash, bytes);
+                taken.push(*hash);
+            }
+        }
+        for (from, blocks) in freed {
+            self.take_back(from, blocks);
+        }
+        if !taken.is_empty() {
+            self.send(conn, Message::WantBlock { blocks: taken });
+        }
+    }
+
+    /// Nothing is left to give out: a peer with room is asked for a block that another will not
+    /// have sent for long.
     fn endgame(&mut self, lists: &mut BTreeMap<ConnId, Vec<Multihash>>) {
         let rate_unknown = self.rate_unknown();
         let none = BTreeMap::new();
@@ -286,16 +330,15 @@ impl Engine {
             let Some(owner_time) = owner.time_left(self.now, hash, rate_unknown) else { continue };
             let best = self.best_peer(want, &none, rate_unknown, None);
             let Some((conn, bytes)) = best else { continue };
-            let idle = |peer: &&Peer| peer.requests.is_empty() && !peer.is_priced();
-            let Some(peer) = self.peers.get(conn).filter(idle) else { continue };
-            let time = peer.pace.time_for(bytes, rate_unknown);
-            if time * 2 + ENDGAME_GAIN_MIN < owner_time {
+            let may = |peer: &&Peer| peer.has_room() && !peer.is_priced();
+            let Some(peer) = self.peers.get(conn).filter(may) else { continue };
+            let time = peer.time_for(self.now, bytes, rate_unknown);
+            if time * 2 + GAIN_MIN < owner_time {
                 late.push((*hash, conn, bytes));
             }
         }
         for (hash, conn, bytes) in late {
-            if self.has_room() && self.peers.get(conn).is_some_and(|peer| peer.requests.is_empty())
-            {
+            if self.has_room() && self.peers.get(conn).is_some_and(Peer::has_room) {
                 self.request(conn, &hash, bytes);
                 lists.entry(conn).or_default().push(hash);
             }

@@ -15,6 +15,7 @@
 )]
 
 mod bytes_between;
+mod crowds;
 mod model;
 mod money;
 mod network;

@@ -178,6 +178,21 @@ fn closed(outputs: &[Output]) -> Vec<(ConnId, CloseReason)> {
 const HAVE: Presence = Presence::Have { len: 65_536 };
 
 #[test]
+fn a_short_root_makes_nobody_be_asked_for_all_that_is_below_it() {
+    let mut bench = Bench::new();
+    let [(a, _), (b, _)] = [bench.connect(1), bench.connect(2)];
+    bench.start(Order::Bulk);
+    bench.want(&[0]);
+    bench.presence(a, &[(0, Presence::Complete { len: 20_000 })]);
+    bench.presence(b, &[(0, Presence::Complete { len: 20_000 })]);
+    bench.deliver(a, 0, 20_000);
+    let said = bench.want(&(1..=80).collect::<Vec<_>>());
+    for conn in [a, b] {
+        assert!((1..=24).contains(&asked(&said, conn).len()), "{said:?}");
+    }
+}
+
+#[test]
 fn a_whole_window_is_asked_in_one_message_and_a_block_has_one_owner() {
     let mut bench = Bench::new();
     let (a, _) = bench.connect(1);
