@@ -185,6 +185,7 @@ fn a_short_root_makes_nobody_be_asked_for_all_that_is_below_it() {
     bench.want(&[0]);
     bench.presence(a, &[(0, Presence::Complete { len: 20_000 })]);
     bench.presence(b, &[(0, Presence::Complete { len: 20_000 })]);
+    bench.pass(100 * MS);
     bench.deliver(a, 0, 20_000);
     let said = bench.want(&(1..=80).collect::<Vec<_>>());
     for conn in [a, b] {
