@@ -281,21 +281,22 @@ fn print_removed(args: &Args, removed: &Value) -> Result<(), CliError> {
 }
 
 pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
-    let mut progress = Progress::new("blocks", None);
+    let mut progress = Progress::new("verifying", None);
     let report = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.job("/api/v1/verify", &mut |line| {
-            progress.set(line["blocks"].as_u64().unwrap_or(0));
+            progress.set_of(line["bytes"].as_u64().unwrap_or(0), line["bytes_total"].as_u64());
         })?),
         Access::Own(node) => {
             let report = node.verify(&mut |so_far| {
-                progress.set(so_far.bytes);
+                progress.set_of(so_far.bytes, Some(so_far.bytes_total));
                 true
             })?;
             let damaged = report.damaged_names();
             Ok(json!({ "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }))
         }
-    })?;
+    });
     progress.end();
+    let report = report?;
     let damaged = report["damaged"].as_array().map_or(0, Vec::len);
     if args.has("json") {
         output::json(&report)?;
@@ -304,7 +305,7 @@ pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
     }
     if damaged > 0 {
         return Err(CliError::Partial(format!(
-            "{damaged} blocks are damaged and no longer served; fetch them again with barrow pin"
+            "{damaged} blocks are damaged and no longer served; barrow verify --repair brings them back from parity and peers"
         )));
     }
     Ok(())

@@ -120,7 +120,11 @@ pub(super) fn demo(args: &Args) -> Result<(), CliError> {
     let dir = DemoDir(root, args.has("keep"));
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted.clone())?;
-    let outcome = run(args, &dir.0, nodes, &interrupted);
+    let outcome = match run(args, &dir.0, nodes, &interrupted) {
+        // The nodes are of the same terminal, and end as well: what fails then is no news.
+        Err(_) if interrupted.load(Ordering::Relaxed) => Err(CliError::Interrupted),
+        outcome => outcome,
+    };
     if dir.1 {
         output::note(&format!("the nodes' directories are in {}", dir.0.display()));
     }
@@ -129,7 +133,7 @@ pub(super) fn demo(args: &Args) -> Result<(), CliError> {
 
 fn run(args: &Args, dir: &Path, count: usize, interrupted: &AtomicBool) -> Result<(), CliError> {
     let check = || match interrupted.load(Ordering::Relaxed) {
-        true => Err(CliError::Failed("interrupted".into())),
+        true => Err(CliError::Interrupted),
         false => Ok(()),
     };
     let mut table = Table::new();

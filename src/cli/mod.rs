@@ -42,6 +42,8 @@ pub enum CliError {
     NoStore(String),
     /// 11: another process has the store and does not answer.
     Locked(String),
+    /// 130: by a signal, where there was something to put away first.
+    Interrupted,
 }
 
 impl CliError {
@@ -52,6 +54,7 @@ impl CliError {
             Self::Partial(_) => 3,
             Self::NoStore(_) => 10,
             Self::Locked(_) => 11,
+            Self::Interrupted => 130,
         }
     }
 
@@ -62,6 +65,7 @@ impl CliError {
             | Self::Partial(text)
             | Self::NoStore(text)
             | Self::Locked(text) => text,
+            Self::Interrupted => "interrupted",
         }
     }
 }
@@ -167,8 +171,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         _ => {}
     }
     let settings = Settings::read(args)?;
-    let json_log = settings.log_json || (args.has("json") && args.command == "serve");
-    logger::start(settings.log_level, json_log);
+    logger::start(settings.log_level, settings.log_json);
     match args.command {
         "serve" => serve::serve(&settings),
         "put" => put::put(args, &settings),

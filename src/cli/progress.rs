@@ -17,13 +17,22 @@ pub struct Progress {
     started: Instant,
     drawn: Option<Instant>,
     shown: bool,
+    /// Things are counted, which have no size and no rate.
+    counts: bool,
 }
 
 impl Progress {
     /// A line that begins with `verb`; `total` bytes are expected, if that is known.
     pub fn new(verb: &'static str, total: Option<u64>) -> Self {
         let shown = io::stderr().is_terminal();
-        Self { verb, total, done: 0, started: Instant::now(), drawn: None, shown }
+        Self { verb, total, done: 0, started: Instant::now(), drawn: None, shown, counts: false }
+    }
+
+    /// A line that tells how many there are by now.
+    pub fn count(verb: &'static str) -> Self {
+        let mut progress = Self::new(verb, None);
+        progress.counts = true;
+        progress
     }
 
     /// Some bytes more.
@@ -40,7 +49,17 @@ impl Progress {
         }
     }
 
+    /// So many bytes of so many, if that is known by now.
+    pub fn set_of(&mut self, bytes: u64, total: Option<u64>) {
+        self.total = total;
+        self.set(bytes);
+    }
+
     fn draw(&self) {
+        if self.counts {
+            let _ = write!(io::stderr(), "\r\x1b[K{} {}", self.verb, self.done);
+            return;
+        }
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
         let rate = (self.done as f64 / seconds) as u64;
         let mut line = format!("{} {}", self.verb, human::bytes(self.done));
@@ -48,14 +67,21 @@ impl Progress {
             let percent = self.done.saturating_mul(100) / total;
             line = format!("{} {percent}% of {}", self.verb, human::bytes(total));
         }
-        line += &format!("  {}/s", human::bytes(rate));
+        let mut parts = vec![format!("  {}/s", human::bytes(rate))];
         if let Some(total) = self.total.filter(|_| rate > 0) {
             let left = total.saturating_sub(self.done) / rate.max(1);
-            line += &format!("  {} left", human::seconds(left));
+            parts.push(format!("  {} left", human::seconds(left)));
         }
         let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| size.ws_col);
-        let fitting: String = line.chars().take(usize::from(width.max(20)) - 1).collect();
-        let _ = write!(io::stderr(), "\r\x1b[K{fitting}");
+        // What would wrap could not be wiped; half a figure is worse than none.
+        let fits = |line: &str| line.len() < usize::from(width.max(20));
+        for part in parts {
+            if fits(&format!("{line}{part}")) {
+                line += &part;
+            }
+        }
+        line.truncate(usize::from(width.max(20)) - 1);
+        let _ = write!(io::stderr(), "\r\x1b[K{line}");
     }
 
     /// Wipes the line.

@@ -83,14 +83,14 @@ pub(super) fn repair(args: &Args, settings: &Settings) -> Result<(), CliError> {
 }
 
 pub(super) fn verify_and_repair(args: &Args, settings: &Settings) -> Result<(), CliError> {
-    let mut progress = Progress::new("blocks", None);
+    let mut progress = Progress::new("verifying", None);
     let report = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.job("/api/v1/verify?repair=true", &mut |line| {
-            progress.set(line["blocks"].as_u64().unwrap_or(0));
+            progress.set_of(line["bytes"].as_u64().unwrap_or(0), line["bytes_total"].as_u64());
         })?),
         Access::Own(node) => {
             let report = node.verify_and_repair(&mut |so_far| {
-                progress.set(so_far.bytes);
+                progress.set_of(so_far.bytes, Some(so_far.bytes_total));
                 true
             })?;
             Ok(report_json(&report))

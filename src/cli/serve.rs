@@ -33,13 +33,19 @@ pub(super) fn serve(settings: &Settings) -> Result<(), CliError> {
     about["pid"] = json!(std::process::id());
     about["http"] = json!(http.as_ref().map(|http| http.address().to_string()));
     write_atomically(&file, &about)?;
-    output::note(&format!(
+    let told = format!(
         "barrow {} is {}\n  peers: {}\n  http:  {}",
         env!("CARGO_PKG_VERSION"),
         node.peer_id(),
         node.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         http.as_ref().map_or_else(|| "off".into(), |http| format!("http://{}/", http.address())),
-    ));
+    );
+    // Who reads objects gets nothing else.
+    if settings.log_json {
+        log::info!("{}", told.replace('\n', ","));
+    } else {
+        output::note(&told);
+    }
     node.resume_pins()?;
     node.start_upkeep()?;
     // Waits for a signal.

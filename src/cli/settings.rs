@@ -47,7 +47,7 @@ impl Settings {
             None => LevelFilter::Warn,
         };
         let log_json = match sources.last("log-format").map_err(usage)?.as_deref() {
-            None | Some("human") => false,
+            None | Some("human") => args.command == "serve" && args.has("json"),
             Some("json") => true,
             Some(other) => return Err(usage(format!("--log-format {other:?}: human or json"))),
         };

@@ -19,7 +19,7 @@ pub(super) fn spread(args: &Args, settings: &Settings) -> Result<(), CliError> {
         text.parse().map_err(|error| CliError::Usage(format!("--to {text:?}: {error}")))
     };
     let to: Vec<PeerId> = to.iter().map(peer).collect::<Result<_, _>>()?;
-    let mut progress = Progress::new("slots held", None);
+    let mut progress = Progress::count("slots held");
     let spread = with_access(settings, |access| match access {
         Access::Serving(client) => {
             let query: Vec<String> = to.iter().map(|peer| format!("to={peer}")).collect();

@@ -17,6 +17,8 @@ pub struct VerifyReport {
     pub blocks_total: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes in all; the records' own heads are among them, which `bytes` leaves out.
+    pub bytes_total: u64,
     /// Blocks whose bytes are wrong; they are no longer served.
     pub damaged: Vec<Multihash>,
 }
@@ -49,8 +51,8 @@ impl Disk {
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<VerifyReport, StoreError> {
         self.sync()?;
-        let (blocks_total, _) = self.with_reader(|reader| reader.counts())?;
-        let mut report = VerifyReport { blocks_total, ..VerifyReport::default() };
+        let (blocks_total, bytes_total) = self.with_reader(|reader| reader.counts())?;
+        let mut report = VerifyReport { blocks_total, bytes_total, ..VerifyReport::default() };
         let mut after = None;
         loop {
             let batch = self.blocks_after(after.as_ref(), VERIFY_BATCH)?;

@@ -5,6 +5,7 @@ use crate::{
     car_import::CarImportError,
     config::PeerTarget,
     discovery::Source,
+    disk::VerifyReport,
     gate::{Reply, ReplyBody, Request},
     local_store::StoreError,
     node::{Node, PutError, PutOptions, Stored},
@@ -226,9 +227,7 @@ fn pin(app: &App, cid: &Cid) -> Reply {
 fn verify(node: &Node) -> Reply {
     let node = node.clone();
     jobs::run(move |teller| {
-        let report = node.verify(&mut |so_far| {
-            teller.tell(|| json!({ "blocks": so_far.blocks, "blocks_total": so_far.blocks_total }))
-        });
+        let report = node.verify(&mut |so_far| teller.tell(|| verify_progress(so_far)));
         match report {
             Ok(report) => {
                 let damaged = report.damaged_names();
@@ -238,6 +237,16 @@ fn verify(node: &Node) -> Reply {
             }
             Err(failed) => Err(error_value(&store_error(&failed))),
         }
+    })
+}
+
+/// How far a verification is.
+pub(super) fn verify_progress(so_far: &VerifyReport) -> Value {
+    json!({
+        "blocks": so_far.blocks,
+        "blocks_total": so_far.blocks_total,
+        "bytes": so_far.bytes,
+        "bytes_total": so_far.bytes_total,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The node's own JSON for protected datasets.
 
 use super::{
-    api::{error_value, store_error, stored},
+    api::{error_value, store_error, stored, verify_progress},
     error, get_error, jobs, json_reply,
 };
 use crate::{
@@ -112,9 +112,7 @@ pub(super) fn losses(node: &Node, cid: &Cid) -> Reply {
 pub(super) fn verify_and_repair(node: &Node) -> Reply {
     let node = node.clone();
     jobs::run(move |teller| {
-        let report = node.verify_and_repair(&mut |so_far| {
-            teller.tell(|| json!({ "blocks": so_far.blocks, "blocks_total": so_far.blocks_total }))
-        });
+        let report = node.verify_and_repair(&mut |so_far| teller.tell(|| verify_progress(so_far)));
         match report {
             Ok(report) => {
                 let mut last = report_json(&report);

@@ -218,7 +218,7 @@ async function protectAndMend(page, name) {
   fs.writeSync(file, randomBytes(64), 0, 64, 5 << 20);
   fs.closeSync(file);
   await press(page, "Verify all");
-  await page.waitForFunction(() => /were damaged.*mended/.test(document.querySelector("#jobs p")?.textContent),
+  await page.waitForFunction(() => /were damaged.*All datasets are whole/.test(document.querySelector("#jobs p")?.textContent),
     { timeout: 60000 });
   step(`a damaged pack: ${await text(page, "#jobs p")}`);
   await told("can still bear 2 losses");

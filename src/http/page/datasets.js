@@ -161,6 +161,8 @@ function verdict(done) {
   const parts = [`${damaged} of ${count(done.blocks, "block")} were damaged.`];
   if (done.repaired?.length) parts.push(`${count(done.repaired.length, "dataset")} mended from parity and peers.`);
   for (const lost of done.lost ?? []) parts.push(`${nameOf(lost.cid)}: ${lost.reason}.`);
+  // The node may have been quicker, and have mended it by itself.
+  if (done.lost?.length === 0) parts.push("All datasets are whole.");
   if (done.lost?.length) parts.push("Connect a peer that has it, and choose Repair.");
   return parts.join(" ");
 }
