@@ -288,7 +288,7 @@ fn flood_once(address: &str, key: &StaticKey) {
     session.send(&Message::WantBlock { blocks });
     output.clear();
     while session.wants_transmit() {
-        let _ = session.transmit(&mut output, 64 << 10);
+        let _ = session.transmit(&mut output, 256 << 10);
     }
     let _ = stream.write_all(&output);
 }
