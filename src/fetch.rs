@@ -6,6 +6,7 @@ use crate::{
     engine::Order,
     network_store::{Arrival, NetworkStore, Retrieval},
     store_stream::{GetError, wait},
+    unixfs::content_size,
 };
 use barrow_wire::{Cid, Codec, Multihash};
 use std::{
@@ -23,10 +24,14 @@ const LOOK_UPS_MAX: usize = 64;
 pub struct FetchProgress {
     /// Blocks that are here.
     pub blocks: u64,
+    /// Their bytes.
+    pub bytes_here: u64,
     /// Bytes that came from peers.
     pub bytes_fetched: u64,
     /// Blocks that are known to lack yet.
     pub blocks_left: u64,
+    /// About so many bytes lack, once that is known.
+    pub bytes_left: Option<u64>,
 }
 
 /// Fetches what lacks of the DAG below `root` into `dataset`. `progress` is told of every step,
@@ -42,6 +47,8 @@ pub fn fetch_dataset(
 ) -> Result<FetchProgress, GetError> {
     let mut fetch = Fetch {
         store,
+        root,
+        total: None,
         dataset,
         retrieval: store.retrieve(root, Order::Bulk, Some(dataset)),
         todo: vec![root],
@@ -57,7 +64,9 @@ pub fn fetch_dataset(
         if !fetch.waiting.is_empty() {
             fetch.take_arrivals()?;
         }
-        fetch.done.blocks_left = (fetch.waiting.len() + fetch.todo.len()) as u64;
+        let done = &mut fetch.done;
+        done.blocks_left = (fetch.waiting.len() + fetch.todo.len()) as u64;
+        done.bytes_left = fetch.total.map(|total| total.saturating_sub(done.bytes_here));
         if !progress(&fetch.done) {
             return Err(GetError::Cancelled);
         }
@@ -66,6 +75,9 @@ pub fn fetch_dataset(
 
 struct Fetch<'a> {
     store: &'a NetworkStore,
+    root: Cid,
+    /// Bytes that the root speaks of, without those of inner blocks.
+    total: Option<u64>,
     dataset: DatasetId,
     retrieval: Retrieval,
     /// What was not looked for yet; the next is the last.
@@ -92,14 +104,15 @@ impl Fetch<'_> {
                 }
             }
             let here = self.retrieval.want(&order)?;
-            let here_set: HashSet<Multihash> = here.iter().copied().collect();
+            let here_set: HashSet<Multihash> = here.iter().map(|(hash, _)| *hash).collect();
             let lacking = batch.iter().filter(|(hash, _)| !here_set.contains(hash));
             self.waiting.extend(lacking.map(|(hash, cid)| (*hash, *cid)));
             if !here.is_empty() {
-                self.store.disk().reference(self.dataset, here.clone());
+                self.store.disk().reference(self.dataset, here_set.into_iter().collect());
             }
-            for hash in here {
+            for (hash, len) in here {
                 self.done.blocks += 1;
+                self.done.bytes_here += u64::from(len);
                 self.follow(hash, &batch[&hash])?;
             }
         }
@@ -115,6 +128,7 @@ impl Fetch<'_> {
             match arrival {
                 Arrival::Here { hash, len, .. } => {
                     self.done.blocks += 1;
+                    self.done.bytes_here += len as u64;
                     self.done.bytes_fetched += len as u64;
                     if let Some(cid) = self.waiting.remove(&hash) {
                         self.follow(hash, &cid)?;
@@ -132,6 +146,9 @@ impl Fetch<'_> {
             return Ok(());
         }
         let block = self.store.disk().get(&hash)?.ok_or(GetError::NotFound)?;
+        if *cid == self.root {
+            self.total = Some(content_size(cid, block.data()));
+        }
         let links = dag::links(cid, block.data())?;
         self.todo.extend(links.into_iter().rev());
         Ok(())

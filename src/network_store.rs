@@ -11,7 +11,7 @@ use crate::{
 use barrow_wire::{Cid, Multihash, Presence};
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     mem,
     sync::{
         Arc,
@@ -38,6 +38,8 @@ struct Shared {
 #[derive(Default)]
 struct Wants {
     by_hash: HashMap<Multihash, Vec<Arc<Waiter>>>,
+    /// Of each retrieval that goes on.
+    waiters: BTreeMap<JobId, Arc<Waiter>>,
     /// Grows with each delivery, so that a look-up made without the lock can be told to be stale.
     deliveries: u64,
 }
@@ -63,8 +65,31 @@ pub enum Arrival {
     },
 }
 
+/// A retrieval that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrievalSnapshot {
+    /// What the engine calls it.
+    pub job: JobId,
+    /// What it fetches.
+    pub root: Cid,
+    /// Whether a dataset is made of it; else somebody reads it.
+    pub is_kept: bool,
+    /// What its reader is to have in all and has yet to get, if that is known.
+    pub reading: Option<Reading>,
+}
+
+/// How far a reader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes that it did not get yet.
+    pub left: u64,
+}
+
 struct Waiter {
     job: JobId,
+    root: Cid,
     dataset: Option<DatasetId>,
     state: Mutex<WaiterState>,
 }
@@ -73,6 +98,9 @@ struct Waiter {
 struct WaiterState {
     arrivals: Vec<Arrival>,
     waker: Option<Waker>,
+    reading: Option<Reading>,
+    /// Somebody ended it: whatever it wants fails.
+    cancelled: bool,
     /// The retrieval is gone: what arrives now is nobody's.
     closed: bool,
 }
@@ -90,7 +118,7 @@ impl NetworkStore {
             disk,
             reactor,
             metrics,
-            next_job: AtomicU64::new(0),
+            next_job: AtomicU64::new(1),
             wants: Mutex::default(),
             held_bytes: AtomicUsize::new(0),
             held_bytes_max,
@@ -104,10 +132,72 @@ impl NetworkStore {
 
     /// Begins to fetch blocks of the dataset `root`. Blocks of a bulk retrieval go to `dataset`.
     pub fn retrieve(&self, root: Cid, order: Order, dataset: Option<DatasetId>) -> Retrieval {
-        let job = JobId(self.0.next_job.fetch_add(1, Ordering::Relaxed));
+        let job = self.number_job();
         self.0.reactor.send(Input::JobStarted { job, root, order });
-        let waiter = Waiter { job, dataset, state: Mutex::default() };
-        Retrieval { store: self.clone(), waiter: Arc::new(waiter), held_bytes: 0 }
+        let waiter = Arc::new(Waiter { job, root, dataset, state: Mutex::default() });
+        self.0.wants.lock().waiters.insert(job, waiter.clone());
+        Retrieval { store: self.clone(), waiter, held_bytes: 0 }
+    }
+
+    /// A number that no other job has.
+    pub fn number_job(&self) -> JobId {
+        JobId(self.0.next_job.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Leaves out all numbers up to this one, which an earlier run gave.
+    pub fn skip_jobs(&self, last: JobId) {
+        self.0.next_job.fetch_max(last.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// All retrievals that go on, the oldest first.
+    pub fn retrievals(&self) -> Vec<RetrievalSnapshot> {
+        let wants = self.0.wants.lock();
+        let all = wants.waiters.values().map(|waiter| RetrievalSnapshot {
+            job: waiter.job,
+            root: waiter.root,
+            is_kept: waiter.dataset.is_some(),
+            reading: waiter.state.lock().reading,
+        });
+        all.collect()
+    }
+
+    /// Has all that retrieve `root`, be it to keep it or to read it, end as cancelled.
+    pub fn cancel(&self, root: &Cid, is_kept: bool) {
+        let mut wants = self.0.wants.lock();
+        let all = wants.waiters.values();
+        let ended = all.filter(|one| one.root == *root && one.dataset.is_some() == is_kept);
+        let ended: Vec<Arc<Waiter>> = ended.cloned().collect();
+        let ended: Vec<_> = ended
+            .into_iter()
+            .map(|waiter| {
+                waiter.state.lock().cancelled = true;
+                let open = wants.forget(waiter.job);
+                (waiter, open)
+            })
+            .collect();
+        drop(wants);
+        for (waiter, open) in ended {
+            self.0.reactor.send(Input::Unwant { job: waiter.job, blocks: open.clone() });
+            for hash in open {
+                waiter.push(Arrival::Failed { hash, error: WantError::Cancelled });
+            }
+        }
+    }
+}
+
+impl Wants {
+    /// Nobody waits for anything of this job any more; gives what it waited for.
+    fn forget(&mut self, job: JobId) -> Vec<Multihash> {
+        let mut open = Vec::new();
+        self.by_hash.retain(|hash, waiters| {
+            let before = waiters.len();
+            waiters.retain(|waiter| waiter.job != job);
+            if waiters.len() < before {
+                open.push(*hash);
+            }
+            !waiters.is_empty()
+        });
+        open
     }
 }
 
@@ -215,11 +305,11 @@ pub struct Retrieval {
 
 impl Retrieval {
     /// Asks for `blocks`, none of which it waits for already, and gives those that are here: they
-    /// need no fetching.
+    /// need no fetching, with their lengths.
     ///
     /// # Errors
     /// If the store cannot be asked.
-    pub fn want(&mut self, blocks: &[Multihash]) -> Result<Vec<Multihash>, StoreError> {
+    pub fn want(&mut self, blocks: &[Multihash]) -> Result<Vec<(Multihash, u32)>, StoreError> {
         let shared = &self.store.0;
         let before = shared.wants.lock().deliveries;
         let (mut here, mut lacking) = split(&shared.disk, blocks)?;
@@ -238,6 +328,12 @@ impl Retrieval {
             }
             !unverifiable
         });
+        if self.waiter.state.lock().cancelled {
+            for hash in lacking {
+                self.waiter.push(Arrival::Failed { hash, error: WantError::Cancelled });
+            }
+            return Ok(here);
+        }
         for hash in &lacking {
             wants.by_hash.entry(*hash).or_default().push(self.waiter.clone());
         }
@@ -260,6 +356,11 @@ impl Retrieval {
         arrivals
     }
 
+    /// Says how far its reader is.
+    pub fn note(&self, reading: Reading) {
+        self.waiter.state.lock().reading = Some(reading);
+    }
+
     /// The reader has given a held block of `len` bytes on.
     pub fn release(&mut self, len: usize) {
         self.held_bytes -= len;
@@ -271,10 +372,8 @@ impl Drop for Retrieval {
     fn drop(&mut self) {
         let shared = &self.store.0;
         let mut wants = shared.wants.lock();
-        wants.by_hash.retain(|_, waiters| {
-            waiters.retain(|waiter| waiter.job != self.waiter.job);
-            !waiters.is_empty()
-        });
+        wants.forget(self.waiter.job);
+        wants.waiters.remove(&self.waiter.job);
         drop(wants);
         let mut state = self.waiter.state.lock();
         state.closed = true;
@@ -292,13 +391,16 @@ fn held_len(arrival: &Arrival) -> usize {
     }
 }
 
-fn split(
-    disk: &Disk,
-    blocks: &[Multihash],
-) -> Result<(Vec<Multihash>, Vec<Multihash>), StoreError> {
-    let presence = disk.presence(blocks)?;
-    let here = |(_, presence): &(&Multihash, Presence)| *presence != Presence::DontHave;
-    let (here, lacking): (Vec<_>, Vec<_>) = blocks.iter().zip(presence).partition(here);
-    let hashes = |pairs: Vec<(&Multihash, Presence)>| pairs.into_iter().map(|(h, _)| *h).collect();
-    Ok((hashes(here), hashes(lacking)))
+/// Blocks that are here, with their lengths, and those that lack.
+type Split = (Vec<(Multihash, u32)>, Vec<Multihash>);
+
+fn split(disk: &Disk, blocks: &[Multihash]) -> Result<Split, StoreError> {
+    let (mut here, mut lacking) = (Vec::new(), Vec::new());
+    for (hash, presence) in blocks.iter().zip(disk.presence(blocks)?) {
+        match presence {
+            Presence::Have { len } | Presence::Complete { len } => here.push((*hash, len)),
+            Presence::DontHave => lacking.push(*hash),
+        }
+    }
+    Ok((here, lacking))
 }

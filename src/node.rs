@@ -9,11 +9,14 @@ mod providing;
 mod slots;
 mod spread;
 mod standing;
+mod transfers;
 mod upkeep;
 
+pub use pinning::PinTransfer;
 pub use protected::RepairReport;
 pub use spread::{Holder, HolderState, Spread, SpreadError};
 pub use standing::Standing;
+pub use transfers::{Transfer, TransferStatus};
 pub use upkeep::ScrubReport;
 
 use crate::{
@@ -171,7 +174,7 @@ struct Inner {
     pool: Pool,
     mending: Arc<Mending>,
     ledger: Arc<Ledger>,
-    pinning: pinning::Pinning,
+    pins: pinning::Pins,
     slots: Arc<slots::Slots>,
     spreads: spread::Spreads,
     upkeep: upkeep::Upkeep,
@@ -205,6 +208,8 @@ impl Node {
         let held_bytes_max = limits.pool_bytes_max / 4;
         let store =
             NetworkStore::new(disk.clone(), reactor.clone(), metrics.clone(), held_bytes_max);
+        let pins = pinning::Pins::open(&config.data_dir);
+        store.skip_jobs(pins.last_job());
         let addresses = setup.addresses().to_vec();
         let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
         let pinned = pinned.flat_map(|dataset| providing::names(&dataset.info));
@@ -244,7 +249,7 @@ impl Node {
             pool,
             mending,
             ledger,
-            pinning: pinning::Pinning::open(&config.data_dir),
+            pins,
             slots,
             spreads: spread::Spreads::open(&config.data_dir),
             upkeep: upkeep::Upkeep::open(&config.data_dir),
@@ -461,17 +466,14 @@ impl Node {
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        self.remembering(cid, || self.pin_once(cid, progress))
+        self.run_pin(&self.begin_pin(cid, None), progress)
     }
 
-    fn pin_once(
+    fn pin_plain(
         &self,
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        if self.manifest(cid, Scope::Network)?.is_some() {
-            return self.pin_protected(cid, None, progress);
-        }
         let disk = &self.0.disk;
         let dataset = disk.begin_dataset()?;
         let done = fetch_dataset(&self.0.store, *cid, dataset, progress)

@@ -5,7 +5,7 @@ use crate::{
     disk::StoreError,
     engine::{Order, WantError},
     mend::{ErasureError, MendThread, Mending, ReadingPlace},
-    network_store::{Arrival, NetworkStore, Retrieval},
+    network_store::{Arrival, NetworkStore, Reading, Retrieval},
     unixfs::{FileWalk, Step, UnixFsError},
 };
 use barrow_wire::{Cid, Multihash};
@@ -116,6 +116,8 @@ pub struct BlockSource {
     mending: Option<Arc<Mending>>,
     mender: Option<MendThread>,
     place: ReadingPlace,
+    /// Where the reader was when the swarm was first asked.
+    first: u64,
 }
 
 impl BlockSource {
@@ -134,6 +136,7 @@ impl BlockSource {
             mending: None,
             mender: None,
             place: ReadingPlace::default(),
+            first: 0,
         }
     }
 
@@ -180,6 +183,7 @@ impl BlockSource {
         }
         if self.retrieval.is_none() {
             self.retrieval = Some(self.store.retrieve(self.announced, Order::Sequential, None));
+            self.first = self.place.position;
         }
         // A mender asks for stripes, and ahead of itself.
         let ahead = if self.mender.is_some() { Vec::new() } else { ahead() };
@@ -211,6 +215,7 @@ impl BlockSource {
         if let Err(error) = self.look_ahead(hash, ahead) {
             return Poll::Ready(Err(error.into()));
         }
+        self.note_reading();
         self.take_arrivals(waker);
         if let Some(data) = self.held.remove(&hash) {
             if let Some(retrieval) = &mut self.retrieval {
@@ -236,6 +241,14 @@ impl BlockSource {
         }
     }
 
+    fn note_reading(&self) {
+        let ReadingPlace { position, end, size } = self.place;
+        if let Some(retrieval) = self.retrieval.as_ref().filter(|_| size > 0) {
+            let of = |from: u64| end.min(size).saturating_sub(from);
+            retrieval.note(Reading { total: of(self.first), left: of(position) });
+        }
+    }
+
     fn look_ahead(&mut self, hash: Multihash, ahead: &[Cid]) -> Result<(), StoreError> {
         let Some(retrieval) = &mut self.retrieval else { return Ok(()) };
         let window: Vec<Multihash> =
@@ -253,7 +266,7 @@ impl BlockSource {
             return Ok(());
         }
         self.asked.extend(&new);
-        for here in retrieval.want(&new)? {
+        for (here, _) in retrieval.want(&new)? {
             self.asked.remove(&here);
         }
         // Only what is ahead has to be remembered.

@@ -254,7 +254,7 @@ pub const COMMANDS: &[Command] = &[
         name: "transfers",
         operands: "[cancel JOB]",
         counts: (0, 2),
-        help: "list what the running node fetches to keep, or end one",
+        help: "list what the running node fetches, how fast and from whom, or end one",
         example: "barrow transfers cancel 3",
         flags: &[],
     },

@@ -149,12 +149,15 @@ pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let done = match &access {
         Access::Serving(client) => client
             .job(&format!("/api/v1/pins/{cid}"), &mut |line| {
-                progress.set(line["bytes_fetched"].as_u64().unwrap_or(0));
+                let number = |key: &str| line[key].as_u64();
+                let (here, left) = (number("bytes_here").unwrap_or(0), number("bytes_left"));
+                progress.set_of(here, left.map(|left| here + left));
             })
             .map_err(CliError::from),
         Access::Own(node) => node
             .pin(&cid, &mut |so_far| {
-                progress.set(so_far.bytes_fetched);
+                let here = so_far.bytes_here;
+                progress.set_of(here, so_far.bytes_left.map(|left| here + left));
                 true
             })
             .map(|done| json!({ "done": true, "blocks": done.blocks }))

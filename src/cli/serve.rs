@@ -139,14 +139,27 @@ pub(super) fn transfers(args: &Args, settings: &Settings) -> Result<(), CliError
             continue;
         }
         let text = |key: &str| transfer[key].as_str().unwrap_or_default().to_owned();
-        let fetched = super::human::bytes(transfer["bytes_fetched"].as_u64().unwrap_or(0));
-        output::text(&format!(
-            "{}  {}  {}  {} blocks, {fetched} fetched\n",
-            transfer["job"],
-            text("cid"),
-            text("status"),
-            transfer["blocks"]
-        ))?;
+        let how = format!("{} {}", text("kind"), text("status"));
+        let line = progress_of(transfer);
+        output::text(&format!("{}  {}  {how}  {line}\n", transfer["job"], text("cid")))?;
     }
     Ok(())
+}
+
+/// `1.0 MiB of 3.0 MiB, 500.0 KiB/s, 4 s left, from 2 peers`.
+fn progress_of(transfer: &Value) -> String {
+    let bytes = |key: &str| super::human::bytes(transfer[key].as_u64().unwrap_or(0));
+    let mut parts = vec![match transfer["total"].as_u64() {
+        Some(_) => format!("{} of {}", bytes("done"), bytes("total")),
+        None => format!("{} received", bytes("received")),
+    }];
+    if transfer["status"] == "active" {
+        parts.push(format!("{}/s", bytes("rate")));
+        let left = transfer["remaining_seconds"].as_u64().map(super::human::seconds);
+        parts.extend(left.map(|left| format!("{left} left")));
+        let sources = transfer["peers"].as_array().map_or(0, Vec::len);
+        parts.push(format!("from {sources} peer{}", if sources == 1 { "" } else { "s" }));
+    }
+    parts.extend(transfer["error"].as_str().map(ToOwned::to_owned));
+    parts.join(", ")
 }

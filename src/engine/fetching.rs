@@ -308,7 +308,6 @@ impl Engine {
         for id in want.jobs.clone() {
             if let Some(job) = self.jobs.get_mut(id) {
                 claimed |= job.complete.remove(&conn);
-                job.proven.remove(&conn);
                 job.partial.insert(conn);
             }
         }
@@ -370,8 +369,8 @@ impl Engine {
             job.open.remove(hash);
             job.active -= 1;
             job.received(self.now, bytes);
-            if self.peers.get(conn).is_some() && !job.partial.contains(&conn) {
-                job.proven.insert(conn);
+            if self.peers.get(conn).is_some() {
+                job.sources.insert(conn);
             }
         }
     }

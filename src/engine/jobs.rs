@@ -32,8 +32,8 @@ pub(super) struct Job {
     pub active: usize,
     /// Connections whose peer has the whole DAG of the root.
     pub complete: BTreeSet<ConnId>,
-    /// Connections whose peer delivered blocks and has denied none.
-    pub proven: BTreeSet<ConnId>,
+    /// Connections whose peer delivered blocks.
+    pub sources: BTreeSet<ConnId>,
     /// Connections whose peer has denied a block.
     pub partial: BTreeSet<ConnId>,
     /// When bytes of a block last came, or the job was started.
@@ -60,6 +60,8 @@ struct Rate {
 impl Rate {
     /// Of so much time a rate is taken.
     const SPAN: Duration = Duration::from_secs(2);
+    /// And of no less: the first block alone says nothing.
+    const SPAN_MIN: Duration = Duration::from_millis(500);
 
     fn add(&mut self, now: Moment, bytes: u64) {
         self.bytes += bytes;
@@ -77,7 +79,7 @@ impl Rate {
     }
 
     fn of_span(&self, now: Moment) -> u64 {
-        let millis = now.since(self.since).as_millis().max(1);
+        let millis = now.since(self.since).max(Self::SPAN_MIN).as_millis();
         u64::try_from(u128::from(self.bytes) * 1_000 / millis).unwrap_or(u64::MAX)
     }
 }
@@ -97,7 +99,7 @@ impl Job {
             backlog: VecDeque::new(),
             active: 0,
             complete: BTreeSet::new(),
-            proven: BTreeSet::new(),
+            sources: BTreeSet::new(),
             partial: BTreeSet::new(),
             progress_at: now,
             blocks_wanted: 0,
@@ -126,14 +128,15 @@ impl Job {
     /// A connection is gone.
     pub(super) fn forget(&mut self, conn: ConnId) {
         self.complete.remove(&conn);
-        self.proven.remove(&conn);
+        self.sources.remove(&conn);
         self.partial.remove(&conn);
     }
 
     /// Whether the peer surely has what the job wants next, or so likely that asking first
     /// would be a waste.
     pub(super) fn trusts(&self, conn: ConnId, alone: bool) -> bool {
-        self.complete.contains(&conn) || (alone && self.proven.contains(&conn))
+        let proven = || self.sources.contains(&conn) && !self.partial.contains(&conn);
+        self.complete.contains(&conn) || (alone && proven())
     }
 }
 

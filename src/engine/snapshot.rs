@@ -52,8 +52,8 @@ pub struct JobSnapshot {
     pub root: Cid,
     /// In which order.
     pub order: Order,
-    /// Since when.
-    pub started_at: Moment,
+    /// For how long.
+    pub elapsed: Duration,
     /// Blocks wanted so far.
     pub blocks_wanted: u64,
     /// Of those, blocks that came.
@@ -66,6 +66,8 @@ pub struct JobSnapshot {
     pub blocks_open: usize,
     /// Peers that have all of it.
     pub complete_peers: usize,
+    /// Connected peers that delivered some of it.
+    pub sources: Vec<PeerId>,
     /// What it cost so far, in units of price, rounded up.
     pub spent: u64,
 }
@@ -104,13 +106,18 @@ impl Engine {
             job: id,
             root: job.root,
             order: job.order,
-            started_at: job.started_at,
+            elapsed: self.now.since(job.started_at),
             blocks_wanted: job.blocks_wanted,
             blocks_received: job.blocks_received,
             bytes_received: job.bytes_received,
             rate: job.rate(self.now),
             blocks_open: job.open.len(),
             complete_peers: job.complete.len(),
+            sources: job
+                .sources
+                .iter()
+                .filter_map(|conn| self.peers.get(*conn).map(|peer| peer.id))
+                .collect(),
             spent: u64::try_from(job.spent.div_ceil(1 << 20)).unwrap_or(u64::MAX),
         });
         all.collect()

@@ -1,6 +1,6 @@
 //! The node's own JSON, for the command line and for scripts.
 
-use super::{App, error, get_error, jobs, json_reply, ledger, protected, transfers::Transfers};
+use super::{App, error, get_error, jobs, json_reply, ledger, protected, transfers};
 use crate::{
     car_import::CarImportError,
     config::PeerTarget,
@@ -59,8 +59,8 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             Ok(false) => error(404, "not_found", "no such dataset is stored here"),
             Err(failed) => store_error(&failed),
         }),
-        ("GET", "transfers", "") => json_reply(&json!({ "transfers": app.transfers.to_json() })),
-        ("DELETE", "transfers", name) => cancel(&app.transfers, name),
+        ("GET", "transfers", "") => transfers::list(node),
+        ("DELETE", "transfers", name) => transfers::cancel(node, name),
         ("GET", "events", "") => app.events.answer(node),
         ("POST", "put", "") => put(node, request),
         ("POST", "blocks", "") => put_blocks(node, request),
@@ -203,20 +203,10 @@ fn dataset(node: &Node, cid: &Cid) -> Reply {
     }
 }
 
-fn cancel(transfers: &Transfers, job: &str) -> Reply {
-    match transfers.get(job) {
-        Some(transfer) => {
-            transfer.cancel();
-            json_reply(&transfer.to_json())
-        }
-        None => error(404, "not_found", "there is no such transfer"),
-    }
-}
-
 fn pin(app: &App, cid: &Cid) -> Reply {
-    let (transfers, node, cid) = (app.transfers.clone(), app.node.clone(), *cid);
+    let (node, cid) = (app.node.clone(), *cid);
     jobs::run(move |teller| {
-        let done = transfers.pin(&node, &cid, &mut |progress| teller.tell(|| json!(progress)));
+        let done = node.pin(&cid, &mut |progress| teller.tell(|| json!(progress)));
         match done {
             Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
             Err(failed) => Err(error_value(&get_error(&failed))),

@@ -4,19 +4,16 @@
 //! One thread tells all listeners. It starts with the first and ends with the last, so that a
 //! node at which nobody looks does nothing.
 
-use super::{about, error, ledger::balances_json, store_stat};
+use super::{about, error, ledger::balances_json, store_stat, transfers};
 use crate::{
     gate::{Body, Reply, ReplyBody},
     node::Node,
-    resolve::ResolvedKind,
-    store_stream::Scope,
 };
-use barrow_wire::Cid;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
@@ -106,9 +103,8 @@ impl Events {
 
     fn tell(&self, node: &Node) {
         let started = Instant::now();
-        let mut sizes = HashMap::new();
         loop {
-            let now = format!("event: state\ndata: {}\n\n", snapshot(node, started, &mut sizes));
+            let now = format!("event: state\ndata: {}\n\n", snapshot(node, started));
             let rare: [Arc<str>; RARE] = [
                 format!("event: datasets\ndata: {}\n\n", datasets(node)).into(),
                 format!("event: ledger\ndata: {}\n\n", balances_json(node.ledger())).into(),
@@ -179,7 +175,7 @@ impl Drop for EventsBody {
     }
 }
 
-fn snapshot(node: &Node, started: Instant, sizes: &mut HashMap<Cid, Option<u64>>) -> Value {
+fn snapshot(node: &Node, started: Instant) -> Value {
     let metrics = node.metrics();
     let mut state = about(node);
     state["time_ms"] = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).into();
@@ -193,36 +189,8 @@ fn snapshot(node: &Node, started: Instant, sizes: &mut HashMap<Cid, Option<u64>>
         "bans": node.inspect(|engine| engine.bans().len()).unwrap_or(0),
     });
     state["peers"] = super::api::peers(node)["peers"].take();
-    state["transfers"] = transfers(node, sizes);
+    state["transfers"] = json!(transfers::active(node));
     state
-}
-
-fn transfers(node: &Node, sizes: &mut HashMap<Cid, Option<u64>>) -> Value {
-    let jobs = node.inspect(|engine| engine.jobs()).unwrap_or_default();
-    sizes.retain(|cid, _| jobs.iter().any(|job| job.root == *cid));
-    let told = jobs.iter().map(|job| {
-        // The root's block tells the size, and it may yet have to come.
-        let size = sizes.entry(job.root).or_insert(None);
-        *size = size.or_else(|| size_of(node, &job.root));
-        json!({
-            "job": job.job.0,
-            "cid": job.root.to_string(),
-            "size": size,
-            "bytes": job.bytes_received,
-            "blocks": job.blocks_received,
-            "blocks_open": job.blocks_open,
-            "complete_peers": job.complete_peers,
-        })
-    });
-    told.collect()
-}
-
-fn size_of(node: &Node, root: &Cid) -> Option<u64> {
-    match node.resolve(root, &[], Scope::Local).ok()?.kind {
-        ResolvedKind::File(size) => Some(size),
-        // The sizes of its entries would have to be added up each time.
-        ResolvedKind::Directory | ResolvedKind::Data => None,
-    }
 }
 
 fn datasets(node: &Node) -> Value {

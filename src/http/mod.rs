@@ -34,7 +34,6 @@ type Statuses = parking_lot::Mutex<std::collections::BTreeMap<u16, u64>>;
 struct App {
     node: Node,
     statuses: Arc<Statuses>,
-    transfers: transfers::Transfers,
     events: events::Events,
     denylist: denylist::Denylist,
 }
@@ -59,7 +58,6 @@ impl HttpServer {
         let app = App {
             node: node.clone(),
             statuses: statuses.clone(),
-            transfers: transfers::Transfers::default(),
             events: events::Events::default(),
             denylist: config
                 .denylist

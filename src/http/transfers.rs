@@ -1,171 +1,79 @@
-//! Datasets being fetched to be kept: what runs, how far it is, and how to end it.
+//! The JSON of what is being fetched.
 
-use super::jobs;
-use crate::{fetch::FetchProgress, node::Node, store_stream::GetError};
-use barrow_wire::Cid;
-use parking_lot::Mutex;
-use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use super::{App, error, jobs, json_reply};
+use crate::{
+    engine::JobId,
+    gate::Reply,
+    node::{Node, PinTransfer, Transfer, TransferStatus},
 };
+use barrow_wire::Cid;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
-/// Ended ones that are remembered, for whoever asks what became of them.
-const ENDED_MAX: usize = 64;
-
-/// All transfers of the API, those that ended lately with them.
-#[derive(Clone, Default)]
-pub(super) struct Transfers(Arc<Mutex<Table>>);
-
-#[derive(Default)]
-struct Table {
-    next: u64,
-    entries: BTreeMap<u64, Arc<Transfer>>,
+pub(super) fn list(node: &Node) -> Reply {
+    let all: Vec<Value> = node.transfers().iter().map(to_json).collect();
+    json_reply(&json!({ "transfers": all }))
 }
 
-/// One of them.
-pub(super) struct Transfer {
-    pub(super) id: u64,
-    cid: Cid,
-    since: Instant,
-    state: Mutex<State>,
-    cancelled: AtomicBool,
-}
-
-#[derive(Clone, Default)]
-struct State {
-    progress: FetchProgress,
-    /// How it ended: `Err` with what is told of it.
-    end: Option<Result<(), String>>,
-}
-
-impl Transfers {
-    /// Fetches and pins a dataset on the caller's thread. `each` is told of progress, and ends it
-    /// with `false`.
-    pub(super) fn pin(
-        &self,
-        node: &Node,
-        cid: &Cid,
-        each: &mut dyn FnMut(&FetchProgress) -> bool,
-    ) -> Result<FetchProgress, GetError> {
-        let transfer = self.register(cid);
-        transfer.run(node, each)
+pub(super) fn cancel(node: &Node, job: &str) -> Reply {
+    match job.parse().ok().and_then(|job| node.cancel_transfer(JobId(job))) {
+        Some(transfer) => json_reply(&to_json(&transfer)),
+        None => error(404, "not_found", "there is no such transfer"),
     }
+}
 
-    /// Fetches and pins a dataset on a thread of its own; `None` if too many run.
-    pub(super) fn start(&self, node: &Node, cid: &Cid) -> Option<Arc<Transfer>> {
-        if let Some(running) = self.running(cid) {
-            return Some(running);
-        }
-        let transfer = self.register(cid);
-        let (own, node) = (transfer.clone(), node.clone());
-        let started = jobs::spawn(move || {
-            if let Err(failed) = own.run(&node, &mut |_| true) {
-                log::warn!("{} is not fetched: {failed}", own.cid);
+/// Those that go on, for whoever looks at the node.
+pub(super) fn active(node: &Node) -> Vec<Value> {
+    let all = node.transfers();
+    let active = all.iter().filter(|one| one.status.is_open());
+    active.map(to_json).collect()
+}
+
+/// Keeps a dataset on a thread of its own; none if too many run.
+pub(super) fn start(app: &App, cid: &Cid) -> Option<Arc<PinTransfer>> {
+    let pin = app.node.begin_pin(cid, None);
+    if pin.status() == TransferStatus::Waiting {
+        let (own, node) = (pin.clone(), app.node.clone());
+        let run = move || {
+            if let Err(failed) = node.run_pin(&own, &mut |_| true) {
+                log::warn!("{} is not fetched: {failed}", own.cid());
             }
-        });
-        if started.is_err() {
-            self.0.lock().entries.remove(&transfer.id);
+        };
+        if jobs::spawn(run).is_err() {
+            app.node.cancel_transfer(pin.job());
             return None;
         }
-        Some(transfer)
     }
-
-    fn running(&self, cid: &Cid) -> Option<Arc<Transfer>> {
-        let table = self.0.lock();
-        table.entries.values().find(|one| one.cid == *cid && one.is_active()).cloned()
-    }
-
-    fn register(&self, cid: &Cid) -> Arc<Transfer> {
-        let mut table = self.0.lock();
-        let ended = table.entries.values().filter(|one| !one.is_active());
-        let ended: Vec<u64> = ended.map(|one| one.id).collect();
-        for id in ended.iter().take(ended.len().saturating_sub(ENDED_MAX)) {
-            table.entries.remove(id);
-        }
-        table.next += 1;
-        let id = table.next;
-        let transfer = Arc::new(Transfer {
-            id,
-            cid: *cid,
-            since: Instant::now(),
-            state: Mutex::default(),
-            cancelled: AtomicBool::new(false),
-        });
-        table.entries.insert(id, transfer.clone());
-        transfer
-    }
-
-    pub(super) fn get(&self, id: &str) -> Option<Arc<Transfer>> {
-        self.0.lock().entries.get(&id.parse().ok()?).cloned()
-    }
-
-    /// All, the oldest first.
-    pub(super) fn to_json(&self) -> Vec<Value> {
-        let entries: Vec<Arc<Transfer>> = self.0.lock().entries.values().cloned().collect();
-        entries.iter().map(|transfer| transfer.to_json()).collect()
-    }
+    Some(pin)
 }
 
-impl Transfer {
-    fn run(
-        &self,
-        node: &Node,
-        each: &mut dyn FnMut(&FetchProgress) -> bool,
-    ) -> Result<FetchProgress, GetError> {
-        let done = node.pin(&self.cid, &mut |progress| {
-            self.state.lock().progress = *progress;
-            each(progress) && !self.cancelled.load(Ordering::Relaxed)
-        });
-        let mut state = self.state.lock();
-        if let Ok(done) = &done {
-            state.progress = *done;
-        }
-        state.end = Some(done.as_ref().map(|_| ()).map_err(ToString::to_string));
-        done
+fn to_json(transfer: &Transfer) -> Value {
+    let (status, failed) = match &transfer.status {
+        TransferStatus::Waiting => ("waiting", None),
+        TransferStatus::Active => ("active", None),
+        TransferStatus::Done => ("done", None),
+        TransferStatus::Cancelled => ("cancelled", None),
+        TransferStatus::Failed(message) => ("failed", Some(message)),
+    };
+    let sources: Vec<String> = transfer.sources.iter().map(ToString::to_string).collect();
+    let mut json = json!({
+        "job": transfer.job.0,
+        "cid": transfer.cid.to_string(),
+        "kind": if transfer.is_pin { "pin" } else { "read" },
+        "status": status,
+        "total": transfer.total,
+        "done": transfer.done,
+        "received": transfer.received,
+        "rate": transfer.rate,
+        "remaining_seconds": transfer.remaining().map(|left| left.as_secs()),
+        "blocks": transfer.blocks,
+        "blocks_left": transfer.blocks_left,
+        "complete_peers": transfer.complete_peers,
+        "peers": sources,
+        "seconds": transfer.elapsed.as_secs(),
+    });
+    if let Some(message) = failed {
+        json["error"] = message.as_str().into();
     }
-
-    pub(super) fn is_for(&self, cid: &Cid) -> bool {
-        self.cid.multihash() == cid.multihash()
-    }
-
-    pub(super) fn is_active(&self) -> bool {
-        self.state.lock().end.is_none()
-    }
-
-    /// Has it end at its next step.
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// How far it is.
-    pub(super) fn progress(&self) -> FetchProgress {
-        self.state.lock().progress
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let state = self.state.lock().clone();
-        let status = match &state.end {
-            None => "active",
-            Some(Ok(())) => "done",
-            Some(Err(_)) => "failed",
-        };
-        let mut json = json!({
-            "job": self.id,
-            "cid": self.cid.to_string(),
-            "status": status,
-            "blocks": state.progress.blocks,
-            "blocks_left": state.progress.blocks_left,
-            "bytes_fetched": state.progress.bytes_fetched,
-            "seconds": self.since.elapsed().as_secs(),
-        });
-        if let Some(Err(message)) = state.end {
-            json["error"] = message.into();
-        }
-        json
-    }
+    json
 }

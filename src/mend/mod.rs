@@ -16,7 +16,7 @@ use rebuild::Rows;
 
 use crate::{
     disk::DatasetId,
-    engine::Order,
+    engine::{Order, WantError},
     erasure::{Code, List, Manifest, Nodes, Stripe},
     network_store::{Arrival, NetworkStore, Retrieval},
     store_stream::{BlockSource, GetError, Scope, wait_until},
@@ -345,7 +345,7 @@ impl Mender {
         let (store, cid, dataset) = (&self.store, self.cid, self.dataset);
         let retrieval =
             self.retrieval.get_or_insert_with(|| store.retrieve(cid, Order::Sequential, dataset));
-        for here in retrieval.want(&new)? {
+        for (here, _) in retrieval.want(&new)? {
             self.asked.remove(&here);
         }
         Ok(())
@@ -450,6 +450,9 @@ impl Mender {
                     if !tell(&hash) {
                         return Err(GetError::Cancelled);
                     }
+                }
+                Arrival::Failed { error: WantError::Cancelled, .. } => {
+                    return Err(GetError::Cancelled);
                 }
                 Arrival::Failed { hash, .. } => {
                     self.asked.remove(&hash);

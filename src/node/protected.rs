@@ -229,7 +229,7 @@ impl Node {
         slot: Slot,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        self.pin_protected(cid, Some(slot), progress)
+        self.run_pin(&self.begin_pin(cid, Some(slot)), progress)
     }
 
     pub(super) fn pin_protected(
@@ -286,7 +286,9 @@ impl Node {
             self.0.disk.reference(dataset, shards.iter().map(|(_, hash)| *hash).collect());
             done.blocks += shards.len() as u64;
             done.bytes_fetched += (shards.len() * stripe.longest()) as u64;
+            done.bytes_here = done.bytes_fetched;
             done.blocks_left = (manifest.stripes() - number - 1) * places.len() as u64;
+            done.bytes_left = Some(done.blocks_left * stripe.longest() as u64);
             if !progress(&done) {
                 return Err(GetError::Cancelled);
             }

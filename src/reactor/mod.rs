@@ -412,6 +412,9 @@ impl Reactor {
                     self.inputs.push_back(input);
                 }
                 Command::Inspect(look) => {
+                    // Rates and times are of now, however long nothing has happened.
+                    let now = self.now();
+                    self.parts.engine.handle_timeout(now);
                     self.settle(false);
                     look(&self.parts.engine);
                 }

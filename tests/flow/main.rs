@@ -15,6 +15,7 @@ mod hostile;
 mod node;
 mod page;
 mod small;
+mod transfers;
 
 use barrow::wire::{HashCode, Multihash};
 use node::{Node, Response, loop_until, make_file, put, run};

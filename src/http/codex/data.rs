@@ -2,19 +2,21 @@
 
 use super::{App, error, json_reply};
 use crate::{
+    engine::JobId,
     gate::{Reply, ReplyBody, Request, unescape},
     http::{
         api,
         gateway::{FileBody, disposition, is_unchanged, unchanged, wanted_range},
-        get_error,
+        get_error, transfers,
     },
     local_store::DatasetInfo,
-    node::{Node, PutOptions},
+    node::{Node, PinTransfer, PutOptions},
     store_stream::{GetError, Scope},
     unixfs::{Node as UnixFsNode, Profile, content_size},
 };
 use barrow_wire::{Cid, Codec};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Bytes of a file name at most, as file systems have it.
 const NAME_BYTES_MAX: usize = 255;
@@ -240,22 +242,27 @@ pub(super) fn fetch(app: &App, cid: &Cid) -> Reply {
         Ok(item) => item,
         Err(reply) => return reply,
     };
-    match app.transfers.start(&app.node, cid) {
+    match transfers::start(app, cid) {
         Some(transfer) => {
-            item["downloadId"] = transfer.id.into();
+            item["downloadId"] = transfer.job().0.into();
             json_reply(&item)
         }
         None => error(409, "busy", "too many downloads run at this time"),
     }
 }
 
+fn download(app: &App, cid: &Cid, id: &str) -> Option<Arc<PinTransfer>> {
+    let pin = app.node.pin_transfer(JobId(id.parse().ok()?))?;
+    Some(pin).filter(|pin| pin.cid().multihash() == cid.multihash())
+}
+
 pub(super) fn progress(app: &App, cid: &Cid, id: &str) -> Reply {
-    let Some(transfer) = app.transfers.get(id).filter(|transfer| transfer.is_for(cid)) else {
+    let Some(transfer) = download(app, cid, id) else {
         return error(404, "not_found", "there is no such download");
     };
     let progress = transfer.progress();
     json_reply(&json!({
-        "active": transfer.is_active(),
+        "active": transfer.is_open(),
         "received": progress.blocks,
         "total": progress.blocks + progress.blocks_left,
         "bytes": progress.bytes_fetched,
@@ -263,9 +270,9 @@ pub(super) fn progress(app: &App, cid: &Cid, id: &str) -> Reply {
 }
 
 pub(super) fn cancel(app: &App, cid: &Cid, id: &str) -> Reply {
-    match app.transfers.get(id).filter(|transfer| transfer.is_for(cid)) {
+    match download(app, cid, id) {
         Some(transfer) => {
-            transfer.cancel();
+            app.node.cancel_transfer(transfer.job());
             done()
         }
         None => error(404, "not_found", "there is no such download"),

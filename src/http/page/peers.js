@@ -14,11 +14,8 @@ const SOURCES = {
 };
 const rates = new Map();
 
-/** What comes from each peer that sends at this moment, the fastest first. */
-export function sending() {
-  const now = [...rates].map(([id, of]) => ({ id, rate: of.in.now })).filter((one) => one.rate > 1024);
-  return now.sort((a, b) => b.rate - a.rate);
-}
+/** Bytes a second that come from a peer at this moment. */
+export const rateFrom = (id) => rates.get(id)?.in.now ?? 0;
 
 export function showPeers(state) {
   const here = new Set(state.peers.map((peer) => peer.peer_id));

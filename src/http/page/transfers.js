@@ -4,7 +4,7 @@ import { $, button, follow, make, say, setText } from "./dom.js";
 import { request } from "./api.js";
 import { nameOf } from "./datasets.js";
 import { face, Rates, sparkline } from "./graph.js";
-import { sending } from "./peers.js";
+import { rateFrom } from "./peers.js";
 import { bytes, duration, rate, short } from "./words.js";
 
 /** Seconds that an ended transfer stays to be seen. */
@@ -23,15 +23,15 @@ export function showTransfers(state) {
     live.add(key);
     const one = transfers.get(key) ?? { key, rates: new Rates() };
     Object.assign(one, told);
-    one.rates.add(told.bytes, now);
+    one.rates.add(told.received, now);
     transfers.set(key, one);
   }
   for (const [key, one] of transfers) {
     if (live.has(key)) continue;
-    if (one.ended === undefined && one.bytes) say(`${nameOf(one.cid)}: ${bytes(one.bytes)} came`);
+    if (one.ended === undefined && one.received) say(`${nameOf(one.cid)}: ${bytes(one.received)} came`);
     one.ended ??= now;
     // What ended without a byte from anyone was here already.
-    if (now < one.ended || now - one.ended > LINGER_SECONDS * 1000 || !one.bytes) transfers.delete(key);
+    if (now < one.ended || now - one.ended > LINGER_SECONDS * 1000 || !one.received) transfers.delete(key);
   }
   const shown = [...transfers.values()].reverse();
   const running = shown.filter((one) => one.ended === undefined);
@@ -50,7 +50,7 @@ function makeTransfer(one) {
   item.spark = sparkline(`Rate of ${name}`);
   item.from = make("p", "row from");
   item.stop = button("Stop", `Stop the transfer of ${name}`, async () => {
-    await request("DELETE", `transfers/${item.one.cancel}`);
+    await request("DELETE", `transfers/${item.one.job}`);
     say(`${name} stops; what came is kept as cache`);
   }, "small quiet");
   item.name = make("span", "name", name);
@@ -61,34 +61,31 @@ function makeTransfer(one) {
 
 function updateTransfer(item, one) {
   item.one = one;
+  const { total, done, received } = one;
   const ended = one.ended !== undefined;
-  const whole = one.size && one.bytes >= one.size;
   const parts = [];
   if (ended) {
-    parts.push(`${bytes(one.bytes)} came`, "ended");
+    parts.push(`${bytes(received)} came`, "ended");
   } else {
-    parts.push(one.size ? `${bytes(one.bytes)} of ${bytes(one.size)}` : bytes(one.bytes), rate(one.rates.now));
-    const left = one.size ? Math.max(0, one.size - one.bytes) : 0;
-    if (left && one.rates.now > 0) parts.push(`${duration(left / one.rates.now)} left`);
-    if (!one.bytes) parts.push(one.blocks_open ? "looking for who has it" : "starting");
+    parts.push(total ? `${bytes(done)} of ${bytes(total)}` : bytes(received), rate(one.rate));
+    if (one.remaining_seconds) parts.push(`${duration(one.remaining_seconds)} left`);
+    if (!received) parts.push(one.blocks_left ? "looking for who has it" : "starting");
   }
   setText(item.name, nameOf(one.cid));
   setText(item.figures, parts.join(" · "));
-  setText(item.percent, one.size && !ended ? `${Math.min(100, Math.floor((one.bytes * 100) / one.size))} %` : "");
-  item.stop.hidden = ended || one.cancel === undefined;
+  setText(item.percent, total && !ended ? `${Math.min(100, Math.floor((done * 100) / total))} %` : "");
+  item.stop.hidden = ended;
   item.spark.draw(one.rates.values);
   item.classList.toggle("ended", ended);
-  if (one.size) {
-    item.bar.max = one.size;
-    item.bar.value = ended && whole ? one.size : Math.min(one.bytes, one.size);
+  if (total) {
+    item.bar.max = total;
+    item.bar.value = ended && received >= total ? total : done;
   } else if (ended) {
     item.bar.value = 1;
   }
-  showFrom(item.from, ended ? [] : from(one));
+  const from = ended ? [] : one.peers.map((id) => ({ id, rate: rateFrom(id) }));
+  showFrom(item.from, from.sort((a, b) => b.rate - a.rate));
 }
-
-/** The node's own word on who sends; without it, all peers that send at this moment. */
-const from = (one) => one.from?.map((peer) => ({ id: peer.peer_id, rate: peer.rate })) ?? sending();
 
 function showFrom(element, peers) {
   const shown = peers.slice(0, PEERS_SHOWN);
