@@ -228,7 +228,13 @@ impl Node {
             }
             match pin.status() {
                 TransferStatus::Done => return Ok(pin.progress()),
-                TransferStatus::Cancelled => return Err(GetError::Cancelled),
+                TransferStatus::Cancelled if pin.cancelled.load(Ordering::Relaxed) => {
+                    return Err(GetError::Cancelled);
+                }
+                // Nobody ended it: who did it has left, and another does it.
+                TransferStatus::Cancelled => {
+                    return self.run_pin(&self.begin_pin(&pin.cid, pin.slot), each);
+                }
                 // Why is known to whoever did it; here it is found out again.
                 TransferStatus::Failed(_) => return self.pin_once(pin, each),
                 TransferStatus::Active | TransferStatus::Waiting => self.0.pins.watch(),

@@ -22,12 +22,12 @@ fn transfers(node: &Node) -> Vec<Value> {
     told["transfers"].as_array().unwrap().clone()
 }
 
-/// Waits until a transfer has begun to come, and gives what is told of it.
+/// Waits until a transfer has begun to come and its size is known, and gives what is told of it.
 fn coming(node: &Node, kind: &str) -> Value {
     loop_until("a transfer with a rate", || {
-        transfers(node)
-            .into_iter()
-            .find(|one| one["kind"] == kind && one["rate"].as_u64() > Some(0))
+        transfers(node).into_iter().find(|one| {
+            one["kind"] == kind && one["rate"].as_u64() > Some(0) && one["total"].is_u64()
+        })
     })
 }
 
@@ -109,6 +109,20 @@ fn a_reader_is_a_transfer_that_can_be_ended() {
     );
     // Who asks later gets all of it.
     assert!(pair.b.get(&pair.path()).body == pair.bytes);
+}
+
+#[test]
+fn whoever_leaves_a_pin_ends_it_for_nobody_else() {
+    let pair = slow_pair();
+    let mut first = begin_pin(&pair.b, &pair.cid);
+    let job = coming(&pair.b, "pin")["job"].clone();
+    let mut second = begin_pin(&pair.b, &pair.cid);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(second.wait().unwrap().success());
+    let done = with_status(&pair.b, "done").expect("it is remembered");
+    assert_ne!(done["job"], job, "the first one was ended");
 }
 
 #[test]
