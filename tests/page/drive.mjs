@@ -54,7 +54,8 @@ function png(width, height) {
 /** A page that notes all that must not happen. */
 async function watch(browser, url) {
   const page = await browser.newPage();
-  await page.setViewport({ width: 1100, height: 900 });
+  // High enough for what is said at its foot to stand below all that is shot.
+  await page.setViewport({ width: 1100, height: 1900 });
   page.on("console", (message) => {
     if (message.type() === "error" && !stopped) faults.push(`console: ${message.text()} ${message.location().url}`);
   });
@@ -92,6 +93,7 @@ const shoot = (page, name) => page.screenshot({ path: path.join(shots, `${name}.
 /** Drops real files on the page, as the browser gets them from a file manager. */
 async function drop(page, files) {
   const client = await page.createCDPSession();
+  await page.evaluate(() => window.scrollTo(0, 0));
   const box = await (await page.$("#drop")).boundingBox();
   const data = { items: [], files, dragOperationsMask: 1 };
   for (const type of ["dragEnter", "dragOver", "drop"]) {
@@ -141,7 +143,7 @@ async function watchTransfer(page, cid) {
     });
     if (now.value > 0) seen.add(now.value);
     drawn ||= now.path.includes("L") && / left/.test(now.text) && /from.*12D3.*12D3/.test(now.text);
-    if (seen.size === 3 && !shot) {
+    if (seen.size >= 3 && now.value > FILM_BYTES / 2 && !shot) {
       shot = true;
       step(`a transfer moves: ${now.text}`);
       await shoot(page, "transfer");
@@ -271,6 +273,40 @@ async function showOpenAndDelete(page, cid, bytes) {
   await page.waitForFunction((cid) => !document.querySelector(`#datasets a[href*="${cid}"]`), {}, cid);
 }
 
+/** A film that the browser itself makes, stored and then shown from its CID. */
+async function showFilm(page) {
+  const made = await page.evaluate(async () => {
+    const canvas = document.createElement("canvas");
+    const pen = canvas.getContext("2d");
+    const recorder = new MediaRecorder(canvas.captureStream(20), { mimeType: "video/webm" });
+    const parts = [];
+    recorder.ondataavailable = (event) => parts.push(event.data);
+    const ended = new Promise((done) => { recorder.onstop = done; });
+    recorder.start();
+    for (let frame = 0; frame < 20; frame += 1) {
+      pen.fillStyle = `hsl(${frame * 18} 80% 50%)`;
+      pen.fillRect(0, 0, canvas.width, canvas.height);
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    recorder.stop();
+    await ended;
+    return [...new Uint8Array(await new Blob(parts).arrayBuffer())];
+  });
+  const film = path.join(dir, "clip.webm");
+  fs.writeFileSync(film, Buffer.from(made));
+  await dropAndCopy(page, film);
+  await page.waitForSelector('::-p-aria([name="Show clip.webm"][role="button"])');
+  await press(page, "Show clip.webm");
+  await page.waitForFunction(() => document.querySelector("#viewer video")?.videoWidth === 300);
+  await check(page, "a film");
+  await page.keyboard.press("Escape");
+  await more(page, "clip.webm");
+  await press(page, "Delete clip.webm");
+  await page.waitForSelector("#sure[open]");
+  await page.click("#sure-yes");
+  await page.waitForFunction(() => !document.querySelector('#datasets a[href*="clip.webm"]'));
+}
+
 async function main() {
   const film = path.join(dir, "film.bin");
   const picture = path.join(dir, "test.png");
@@ -308,6 +344,7 @@ async function main() {
     await looks(a);
     await tabThrough(a);
     await showOpenAndDelete(a, pictureCid, bytes);
+    await showFilm(a);
     await exportCar(a, "film.bin", FILM_BYTES);
     await protectAndMend(a, "film.bin");
     await shoot(a, "protected");
