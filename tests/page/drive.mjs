@@ -229,6 +229,15 @@ async function protectAndMend(page, name) {
   await page.waitForFunction(() => /is whole/.test(document.getElementById("said").textContent));
 }
 
+/** Spreads a protected dataset over the one peer that is trusted. */
+async function spread(page, name) {
+  await more(page, `${name} (protected)`);
+  await press(page, `Spread ${name} (protected)`);
+  await page.waitForFunction(() => [...document.querySelectorAll("#datasets [role=status]")].some(
+    (one) => /slot 0 of 1: 12D3.*, held\. Any 0 of them/.test(one.textContent)), { timeout: 30000 });
+  step(`spread: ${await text(page, "#datasets [role=status]")}`);
+}
+
 /** A CAR of a dataset begins with its head, and has all its bytes. */
 async function exportCar(page, name, size) {
   await more(page, name);
@@ -347,6 +356,7 @@ async function main() {
     await showFilm(a);
     await exportCar(a, "film.bin", FILM_BYTES);
     await protectAndMend(a, "film.bin");
+    await spread(a, "film.bin");
     await shoot(a, "protected");
     await check(a, "with a protected dataset");
     assert.ok(await a.$eval("#accounts .account", (one) => /sent 64/.test(one.textContent)), "no ledger");

@@ -104,14 +104,18 @@ async function repair(item, one, name) {
   }
 }
 
+const holders = ({ holders: all, slots }) => all.map(({ slot, peer, state }) =>
+  `slot ${slot} of ${slots}: ${short(peer)}, ${state}`).join(" · ");
+
 /** Asks trusted peers to hold the slots of a protected dataset, and tells who does. */
 async function spread(item, one, name) {
   setText(item.told, "asking the trusted peers…");
   try {
-    const done = await job(`spread/${one.root}`, () => {});
-    const held = (done.slots ?? []).filter((slot) => slot.peer_id);
-    setText(item.told, held.map((slot) => `slot ${slot.slot ?? slot.index}: ${short(slot.peer_id)}`).join(" · "));
-    say(`${name} is spread`);
+    const done = await job(`spread/${one.root}`, (told) => setText(item.told, holders(told)));
+    const bears = done.bears === null ? "What they hold does not give all of it."
+      : `Any ${done.bears} of them may be lost.`;
+    setText(item.told, `${holders(done)}. ${bears}`);
+    say(done.whole ? `${name} is spread` : "Not every slot is held; spread it again when the peers are there");
   } catch (failed) {
     setText(item.told, "");
     throw failed;
