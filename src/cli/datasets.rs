@@ -148,16 +148,11 @@ pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let access = Access::open(settings, true)?;
     let done = match &access {
         Access::Serving(client) => client
-            .job(&format!("/api/v1/pins/{cid}"), &mut |line| {
-                let number = |key: &str| line[key].as_u64();
-                let (here, left) = (number("bytes_here").unwrap_or(0), number("bytes_left"));
-                progress.set_of(here, left.map(|left| here + left));
-            })
+            .job(&format!("/api/v1/pins/{cid}"), &mut |line| progress.set_told(line))
             .map_err(CliError::from),
         Access::Own(node) => node
             .pin(&cid, &mut |so_far| {
-                let here = so_far.bytes_here;
-                progress.set_of(here, so_far.bytes_left.map(|left| here + left));
+                progress.set_left(so_far.bytes_here, so_far.bytes_left);
                 true
             })
             .map(|done| json!({ "done": true, "blocks": done.blocks }))

@@ -55,6 +55,16 @@ impl Progress {
         self.set(bytes);
     }
 
+    /// So many bytes that are here, and those that lack yet, if that is known.
+    pub fn set_left(&mut self, here: u64, left: Option<u64>) {
+        self.set_of(here, left.map(|left| here + left));
+    }
+
+    /// The same, as a line of the API's tells it.
+    pub fn set_told(&mut self, line: &serde_json::Value) {
+        self.set_left(line["bytes_here"].as_u64().unwrap_or(0), line["bytes_left"].as_u64());
+    }
+
     fn draw(&self) {
         if self.counts {
             let _ = write!(io::stderr(), "\r\x1b[K{} {}", self.verb, self.done);

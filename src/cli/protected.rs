@@ -40,12 +40,12 @@ pub(super) fn pin_slot(args: &Args, settings: &Settings) -> Result<(), CliError>
     let done = match &access {
         Access::Serving(client) => client
             .job(&format!("/api/v1/pins/{cid}?slot={}/{}", slot.index, slot.slots), &mut |line| {
-                progress.set(line["bytes_fetched"].as_u64().unwrap_or(0));
+                progress.set_told(line);
             })
             .map_err(CliError::from),
         Access::Own(node) => node
             .pin_slot(&cid, slot, &mut |so_far| {
-                progress.set(so_far.bytes_fetched);
+                progress.set_left(so_far.bytes_here, so_far.bytes_left);
                 true
             })
             .map(|done| json!({ "done": true, "blocks": done.blocks }))
@@ -63,12 +63,12 @@ pub(super) fn repair(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let done = with_access(settings, |access| match access {
         Access::Serving(client) => {
             Ok(client.job(&format!("/api/v1/repair/{cid}"), &mut |line| {
-                progress.set(line["bytes_fetched"].as_u64().unwrap_or(0));
+                progress.set_told(line);
             })?)
         }
         Access::Own(node) => {
             let done = node.repair(&cid, &mut |so_far| {
-                progress.set(so_far.bytes_fetched);
+                progress.set_left(so_far.bytes_here, so_far.bytes_left);
                 true
             })?;
             Ok(json!({ "done": true, "blocks": done.blocks }))
