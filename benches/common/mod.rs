@@ -55,7 +55,7 @@ impl Spread {
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.3} [{:.3}–{:.3}]", self.median, self.least, self.most)
+        f.pad(&format!("{:.3} [{:.3}–{:.3}]", self.median, self.least, self.most))
     }
 }
 

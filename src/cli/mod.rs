@@ -172,6 +172,7 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
     }
     let settings = Settings::read(args)?;
     logger::start(settings.log_level, settings.log_json);
+    settings::choose_kernel().map_err(CliError::Usage)?;
     match args.command {
         "serve" => serve::serve(&settings),
         "put" => put::put(args, &settings),

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::{Config, Limits, PeerTarget},
     discovery,
+    erasure::{Kernel, kernels, use_kernel},
 };
 use data_encoding::HEXLOWER_PERMISSIVE;
 use log::LevelFilter;
@@ -213,4 +214,14 @@ fn default_data_dir() -> Result<PathBuf, CliError> {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|dir| dir.join("barrow"))
         .ok_or_else(|| CliError::Usage("no home directory: give --data-dir".into()))
+}
+
+/// Takes the arithmetic of parity that the environment names, if it names one.
+pub(super) fn choose_kernel() -> Result<(), String> {
+    let Some(name) = env::var_os("BARROW_ERASURE_KERNEL") else { return Ok(()) };
+    if name.to_str().is_some_and(use_kernel) {
+        return Ok(());
+    }
+    let known: Vec<&str> = kernels().into_iter().map(Kernel::name).collect();
+    Err(format!("BARROW_ERASURE_KERNEL takes one of {}", known.join(", ")))
 }

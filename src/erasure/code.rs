@@ -4,12 +4,14 @@ use super::{
     Shape,
     field::Gf256,
     kernel::{self, Kernel},
+    simd::ROWS_MAX,
 };
 use reed_solomon_erasure::ReedSolomon;
 use std::sync::Arc;
 
-/// Bytes of each shard that are worked on at one time, so that sums stay in the first cache.
-const COLUMN_BYTES: usize = 8 << 10;
+/// Bytes of each shard that are worked on at one time where there are more rows than registers: it
+/// is read again, from a cache. Where there are not, long ways suit the memory better.
+const COLUMN_BYTES: usize = 16 << 10;
 
 /// A Reed-Solomon code, byte-compatible with `reed_solomon_erasure::galois_8`. Cheap to clone.
 ///
@@ -89,34 +91,50 @@ impl Code {
 
     /// Adds shards to sums: sum r grows by factor `rows[r][n]` times shard n, for each `(n,
     /// shard)`. A shard may be shorter than a sum, which has zeros there, but not longer.
-    pub fn add(&self, rows: &[Vec<u8>], shards: &[(usize, &[u8])], sums: &mut [Vec<u8>]) {
-        let longest = shards.iter().map(|(_, shard)| shard.len()).max().unwrap_or(0);
-        for start in (0..longest).step_by(COLUMN_BYTES) {
-            for (row, sum) in rows.iter().zip(&mut *sums) {
-                self.add_column(row, shards, start, sum);
-            }
-        }
+    pub fn add<S: AsMut<[u8]>>(&self, rows: &[Vec<u8>], shards: &[(usize, &[u8])], sums: &mut [S]) {
+        self.sum(rows, shards, sums, false);
     }
 
-    fn add_column(&self, row: &[u8], shards: &[(usize, &[u8])], start: usize, sum: &mut [u8]) {
-        let kernel = self.0.kernel;
-        let column =
-            |shard: &'_ [u8]| start.min(shard.len())..(start + COLUMN_BYTES).min(shard.len());
-        for four in shards.chunks(4) {
-            if let [(a, in_a), (b, in_b), (c, in_c), (d, in_d)] = *four
-                && [in_b, in_c, in_d].iter().all(|other| other.len() == in_a.len())
-            {
-                let range = column(in_a);
-                let inputs = [in_a, in_b, in_c, in_d].map(|shard| &shard[range.clone()]);
-                kernel.mul_add_4([row[a], row[b], row[c], row[d]], inputs, &mut sum[range]);
-                continue;
-            }
-            for (at, shard) in four {
-                let range = column(shard);
-                kernel.mul_add(row[*at], &shard[range.clone()], &mut sum[range]);
-            }
+    /// As [`Self::add`], to sums that are taken for zeros, whatever is in them.
+    pub fn begin<S: AsMut<[u8]>>(
+        &self,
+        rows: &[Vec<u8>],
+        shards: &[(usize, &[u8])],
+        sums: &mut [S],
+    ) {
+        self.sum(rows, shards, sums, true);
+    }
+
+    fn sum<S: AsMut<[u8]>>(
+        &self,
+        rows: &[Vec<u8>],
+        shards: &[(usize, &[u8])],
+        sums: &mut [S],
+        fresh: bool,
+    ) {
+        let column_bytes = if rows.len() > ROWS_MAX { COLUMN_BYTES } else { usize::MAX };
+        let mut start = 0;
+        // No shard ends within a column.
+        while let Some(shortest) = ends_behind(shards, start).min() {
+            let end = shortest.min(start.saturating_add(column_bytes));
+            let mut outs: Vec<&mut [u8]> =
+                sums.iter_mut().map(|sum| &mut sum.as_mut()[start..end]).collect();
+            let there = shards.iter().filter(|(_, shard)| shard.len() > start);
+            let inputs: Vec<&[u8]> = there.clone().map(|(_, shard)| &shard[start..end]).collect();
+            let factors: Vec<u8> =
+                rows.iter().flat_map(|row| there.clone().map(|(at, _)| row[*at])).collect();
+            self.0.kernel.sum(&factors, &inputs, &mut outs, fresh);
+            start = end;
+        }
+        if fresh {
+            sums.iter_mut().for_each(|sum| sum.as_mut()[start..].fill(0));
         }
     }
+}
+
+/// Where shards end, of those that reach behind `start`.
+fn ends_behind(shards: &[(usize, &[u8])], start: usize) -> impl Iterator<Item = usize> {
+    shards.iter().map(|(_, shard)| shard.len()).filter(move |len| *len > start)
 }
 
 fn unit(at: usize, len: usize) -> Vec<u8> {

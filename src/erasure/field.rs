@@ -89,7 +89,7 @@ impl Field for Gf256 {
     }
 
     fn mul_slice_add(elem: u8, input: &[u8], out: &mut [u8]) {
-        kernel::best().mul_add(elem, input, out);
+        kernel::best().sum(&[elem], &[input], &mut [out], false);
     }
 }
 

@@ -7,12 +7,11 @@ mod code;
 mod field;
 mod kernel;
 mod manifest;
-#[cfg(target_arch = "x86_64")]
 mod simd;
 
 pub use code::Code;
 pub use field::Gf256;
-pub use kernel::{Kernel, kernels};
+pub use kernel::{Kernel, kernels, use_kernel};
 pub use manifest::{List, Manifest, ManifestError, Nodes, Stripe};
 
 use barrow_wire::limits::BLOCK_BYTES_MAX;
