@@ -8,7 +8,7 @@ use crate::{
     network_store::{Arrival, NetworkStore, Reading, Retrieval},
     unixfs::{FileWalk, Step, UnixFsError},
 };
-use barrow_wire::{Cid, Multihash};
+use barrow_wire::{Cid, Multihash, Presence};
 use bytes::Bytes;
 use std::{
     collections::{HashMap, HashSet},
@@ -350,6 +350,17 @@ impl StoreStream {
             self.source.reset();
         }
         self.walk.seek(range);
+    }
+
+    /// Whether the next block lacks here and would be had by whole stripes of what is protected.
+    pub fn needs_stripes(&mut self) -> bool {
+        let Step::Need(cid) = self.walk.step() else { return false };
+        let source = &self.source;
+        let lacks = cid.multihash().is_some_and(|hash| {
+            matches!(source.store.disk().presence(&[hash]).as_deref(), Ok([Presence::DontHave]))
+        });
+        let protection = |mending: &Arc<Mending>| mending.protection(&source.store, &source.root);
+        lacks && source.mending.as_ref().and_then(protection).is_some()
     }
 
     /// The next bytes: at most a block, none at the end. While the swarm is asked it is pending,

@@ -59,12 +59,18 @@ impl ReadingPlace {
     }
 
     /// The stripe behind the last that the reader needs, as far as can be told: only where the
-    /// file is all that is protected do its offsets tell of stripes.
+    /// file is all that is protected do its offsets tell of stripes, and where all leaves are of
+    /// one length they tell of each one.
     fn stripes_end(self, manifest: &Manifest) -> u64 {
-        match self.size == manifest.size {
-            true => (self.share(self.end) * manifest.stripes() as f64).ceil() as u64,
-            false => manifest.stripes(),
+        if self.size != manifest.size {
+            return manifest.stripes();
         }
+        let longest = manifest.longest as u64;
+        if longest > 0 && self.size.div_ceil(longest) == manifest.leaves {
+            let leaves = self.end.min(self.size).div_ceil(longest);
+            return leaves.div_ceil(manifest.shape.data() as u64);
+        }
+        (self.share(self.end) * manifest.stripes() as f64).ceil() as u64
     }
 }
 

@@ -92,8 +92,10 @@ impl FileBody {
         let mut start = Bytes::new();
         if kind.is_none() && range.start > 0 {
             stream.seek_to(0..SNIFF_BYTES.min(range.start));
-            // The beginning may lack where the range does not.
-            start = stream.wait_chunk().and_then(Result::ok).unwrap_or_default();
+            // The beginning may lack where the range does not, and no type is worth a stripe.
+            if !stream.needs_stripes() {
+                start = stream.wait_chunk().and_then(Result::ok).unwrap_or_default();
+            }
         }
         stream.seek_to(range.clone());
         let first = if range.is_empty() { None } else { stream.wait_chunk().transpose()? };
