@@ -24,7 +24,7 @@ use crate::{
 use barrow_wire::{Cid, Multihash, Presence};
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -83,6 +83,8 @@ pub struct Mender {
     /// What peers were asked for and did not bring yet.
     asked: HashSet<Multihash>,
     failed: HashSet<Multihash>,
+    /// Shards that came, of stripes that others are lost of.
+    held: HashMap<Multihash, Bytes>,
     /// How punctual each place is.
     slots: Vec<Punctuality>,
     last_arrival: Option<Instant>,
@@ -126,6 +128,7 @@ impl Mender {
             retrieval: None,
             asked: HashSet::new(),
             failed: HashSet::new(),
+            held: HashMap::new(),
             last_arrival: None,
             interval: Duration::ZERO,
             rows: None,
@@ -243,6 +246,17 @@ impl Mender {
         tell: &mut dyn FnMut(&Multihash) -> bool,
     ) -> Result<(), GetError> {
         let mut wish = self.wish(number)?;
+        let obtained = self.obtain_wish(&mut wish, places, tell);
+        self.let_go(&wish);
+        obtained
+    }
+
+    fn obtain_wish(
+        &mut self,
+        wish: &mut Wish,
+        places: &[usize],
+        tell: &mut dyn FnMut(&Multihash) -> bool,
+    ) -> Result<(), GetError> {
         loop {
             let lacking: Vec<usize> =
                 places.iter().copied().filter(|place| !wish.here[*place]).collect();
@@ -250,17 +264,17 @@ impl Mender {
                 return Ok(());
             }
             let enough = wish.count() >= self.manifest.shape.data();
-            let hopeless = lacking.iter().all(|place| self.is_given_up(&wish, *place));
-            if enough && (self.asked_none(&wish, &lacking) || hopeless) {
-                self.rebuild(&mut wish, &lacking, tell)?;
+            let hopeless = lacking.iter().all(|place| self.is_given_up(wish, *place));
+            if enough && (self.asked_none(wish, &lacking) || hopeless) {
+                self.rebuild(wish, &lacking, tell)?;
                 continue;
             }
             if self.scope == Scope::Local {
-                return Err(self.lost(&wish));
+                return Err(self.lost(wish));
             }
-            self.ask(&wish, &lacking)?;
-            self.ask_ahead(number, places)?;
-            self.wait(&mut wish, tell)?;
+            self.ask(wish, &lacking)?;
+            self.ask_ahead(wish.number, places)?;
+            self.wait(wish, tell)?;
         }
     }
 
@@ -436,9 +450,9 @@ impl Mender {
             match arrival {
                 Arrival::Here { hash, block, .. } => {
                     self.asked.remove(&hash);
-                    if let (Some(block), Some(retrieval)) = (block, &mut self.retrieval) {
-                        // The store has it; whoever reads takes it from there.
-                        retrieval.release(block.len());
+                    // The store has it; whoever reads takes it from there.
+                    if let Some(block) = block {
+                        self.hold(wish, block);
                     }
                     self.note_arrival();
                     for place in wish.places_of(&hash) {

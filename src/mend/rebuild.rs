@@ -1,7 +1,12 @@
 //! The arithmetic of a mender: lost shards of any k that are here.
 
 use super::{Mender, Wish};
-use crate::{block::Block, erasure::ManifestError, protect::pooled, store_stream::GetError};
+use crate::{
+    block::Block,
+    erasure::{Code, ManifestError},
+    pool::Buffer,
+    store_stream::GetError,
+};
 use barrow_wire::Multihash;
 use bytes::Bytes;
 use rayon::prelude::*;
@@ -10,6 +15,9 @@ use rayon::prelude::*;
 const BATCH_SHARDS: usize = 8;
 /// Their bytes at most.
 const BATCH_BYTES: usize = 4 << 20;
+/// The part of the pool that sums may take, one at least: of a stripe that lost more, some are
+/// rebuilt after the others.
+const SUMS_POOL_SHARE: usize = 8;
 
 /// The factors that make the lost shards of a stripe of those present.
 pub(super) struct Rows {
@@ -28,71 +36,85 @@ impl Mender {
     ) -> Result<(), GetError> {
         let mending = self.mending.clone();
         let _one_at_a_time = mending.rebuilding.lock();
-        let Some(sums) = self.sums(wish, lost)? else { return Ok(()) };
-        let hashes: Vec<Multihash> = lost.iter().filter_map(|at| wish.hashes[*at]).collect();
-        let blocks: Result<Vec<Block>, _> = mending.workers.install(|| {
-            sums.into_par_iter()
-                .zip(&hashes)
-                .map(|(sum, hash)| Block::verify(*hash, sum.into()))
-                .collect()
-        });
-        // All shards that went in had their hashes, so it is the manifest that is wrong.
-        let blocks = blocks.map_err(|_| ManifestError::Contradiction)?;
-        mending.metrics.erasure_decoded_stripes_total.add(1);
-        for (place, block) in lost.iter().zip(blocks) {
-            let stored = pooled(*block.hash(), block.data(), &mending.pool);
-            self.store.disk().put(stored, self.dataset);
-            wish.here[*place] = true;
-            if !tell(block.hash()) {
-                return Err(GetError::Cancelled);
-            }
-        }
-        Ok(())
-    }
-
-    /// The bytes of the lost shards; none if a shard turned out to be damaged.
-    fn sums(&mut self, wish: &mut Wish, lost: &[usize]) -> Result<Option<Vec<Vec<u8>>>, GetError> {
         let shape = self.manifest.shape;
         let present: Vec<usize> =
             (0..shape.shards()).filter(|at| wish.here[*at]).take(shape.data()).collect();
-        let rows = self.rows(&present, lost);
+        let sums_max = mending.pool.bytes_max() / SUMS_POOL_SHARE;
+        let together = (sums_max / wish.stripe.longest().max(1)).max(1);
+        for lost in lost.chunks(together) {
+            let Some(blocks) = self.rebuilt(wish, &present, lost)? else { return Ok(()) };
+            for (place, block) in lost.iter().zip(blocks) {
+                let hash = *block.hash();
+                self.store.disk().put(block, self.dataset);
+                wish.here[*place] = true;
+                if !tell(&hash) {
+                    return Err(GetError::Cancelled);
+                }
+            }
+        }
+        mending.metrics.erasure_decoded_stripes_total.add(1);
+        Ok(())
+    }
+
+    /// The lost shards, checked; none if one of those present turned out to be damaged.
+    fn rebuilt(
+        &mut self,
+        wish: &mut Wish,
+        present: &[usize],
+        lost: &[usize],
+    ) -> Result<Option<Vec<Block>>, GetError> {
+        let Some(sums) = self.sums(wish, present, lost)? else { return Ok(None) };
         let longest = wish.stripe.longest();
-        let mut sums = vec![vec![0; longest]; lost.len()];
+        let len = |place: &usize| wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len);
+        let named: Vec<(Multihash, usize)> =
+            lost.iter().filter_map(|at| Some((wish.hashes[*at]?, len(at)))).collect();
+        let blocks: Result<Vec<Block>, _> = self.mending.workers.install(|| {
+            sums.into_par_iter()
+                .zip(named)
+                .map(|(sum, (hash, len))| Block::verify(hash, sum.freeze(0..len)))
+                .collect()
+        });
+        // All shards that went in had their hashes, so it is the manifest that is wrong.
+        Ok(Some(blocks.map_err(|_| ManifestError::Contradiction)?))
+    }
+
+    /// The bytes of the lost shards, as long as the longest.
+    fn sums(
+        &mut self,
+        wish: &mut Wish,
+        present: &[usize],
+        lost: &[usize],
+    ) -> Result<Option<Vec<Buffer>>, GetError> {
+        let rows = self.rows(present, lost);
+        let longest = wish.stripe.longest();
+        let mut sums: Vec<Buffer> = lost.iter().map(|_| self.mending.pool.take(longest)).collect();
+        let mut sum = Sum { code: &self.code, rows: &rows, longest, fresh: true };
         let mut batch: Vec<(usize, Bytes)> = Vec::new();
         let mut batch_bytes = 0;
         for (at, place) in present.iter().enumerate() {
             if let Some(hash) = wish.hashes[*place] {
-                let Some(block) = self.store.disk().get(&hash)? else {
+                let held = self.held.get(&hash).cloned();
+                let stored = || Ok(self.store.disk().get(&hash)?.map(Block::into_data));
+                let Some(data) = held.map_or_else(stored, |held| Ok::<_, GetError>(Some(held)))?
+                else {
                     wish.here[*place] = false;
                     return Ok(None);
                 };
                 let expected = wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len);
-                if block.len() != expected {
+                if data.len() != expected {
                     return Err(ManifestError::Contradiction.into());
                 }
-                batch_bytes += block.len();
-                batch.push((at, block.into_data()));
+                batch_bytes += data.len();
+                batch.push((at, data));
             }
             let last = at + 1 == present.len();
             if last || batch.len() == BATCH_SHARDS || batch_bytes >= BATCH_BYTES {
-                self.add(&rows, &batch, &mut sums);
+                self.mending.workers.install(|| sum.add(&batch, &mut sums));
                 batch.clear();
                 batch_bytes = 0;
             }
         }
-        for (place, sum) in lost.iter().zip(&mut sums) {
-            sum.truncate(wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len));
-        }
         Ok(Some(sums))
-    }
-
-    fn add(&self, rows: &[Vec<u8>], batch: &[(usize, Bytes)], sums: &mut [Vec<u8>]) {
-        let shards: Vec<(usize, &[u8])> = batch.iter().map(|(at, data)| (*at, &data[..])).collect();
-        self.mending.workers.install(|| {
-            sums.par_iter_mut().zip(rows).for_each(|(sum, row)| {
-                self.code.add(std::slice::from_ref(row), &shards, std::slice::from_mut(sum));
-            });
-        });
     }
 
     fn rows(&mut self, present: &[usize], lost: &[usize]) -> Vec<Vec<u8>> {
@@ -106,5 +128,73 @@ impl Mender {
         self.rows =
             Some(Rows { present: present.to_vec(), lost: lost.to_vec(), rows: rows.clone() });
         rows
+    }
+
+    // --- Holding what came ---
+
+    /// Keeps a shard that came at hand, if it is likely to be needed for rebuilding others.
+    pub(super) fn hold(&mut self, wish: &Wish, block: Block) {
+        let loses = !wish.given_up.is_empty()
+            || !self.failed.is_empty()
+            || self.slots.iter().any(|slot| slot.is_absent(wish.number));
+        let len = block.len();
+        if !loses || self.held.insert(*block.hash(), block.into_data()).is_some() {
+            self.release(len);
+        }
+    }
+
+    /// Lets go of a stripe's shards: the store has them.
+    pub(super) fn let_go(&mut self, wish: &Wish) {
+        for hash in wish.hashes.iter().flatten() {
+            if let Some(data) = self.held.remove(hash) {
+                self.release(data.len());
+            }
+        }
+    }
+
+    fn release(&mut self, len: usize) {
+        if let Some(retrieval) = &mut self.retrieval {
+            retrieval.release(len);
+        }
+    }
+}
+
+/// Sums of shards that come batch by batch.
+struct Sum<'a> {
+    code: &'a Code,
+    rows: &'a [Vec<u8>],
+    longest: usize,
+    /// The first batch is to come: what is in the sums is nothing yet.
+    fresh: bool,
+}
+
+impl Sum<'_> {
+    /// Adds a batch, each worker a part of all sums: so each input is read once.
+    fn add(&mut self, batch: &[(usize, Bytes)], sums: &mut [Buffer]) {
+        let part_bytes = self.longest.div_ceil(rayon::current_num_threads()).max(1);
+        let mut parts: Vec<Vec<&mut [u8]>> = Vec::new();
+        for sum in sums {
+            let chunks = sum.as_mut()[..self.longest].chunks_mut(part_bytes);
+            for (n, chunk) in chunks.enumerate() {
+                if parts.len() == n {
+                    parts.push(Vec::new());
+                }
+                parts[n].push(chunk);
+            }
+        }
+        let (code, rows, fresh) = (self.code, self.rows, self.fresh);
+        parts.into_par_iter().enumerate().for_each(|(n, mut sums)| {
+            let part = |data: &Bytes| {
+                let start = (n * part_bytes).min(data.len());
+                start..(start + part_bytes).min(data.len())
+            };
+            let shards: Vec<(usize, &[u8])> =
+                batch.iter().map(|(at, data)| (*at, &data[part(data)])).collect();
+            match fresh {
+                true => code.begin(rows, &shards, &mut sums),
+                false => code.add(rows, &shards, &mut sums),
+            }
+        });
+        self.fresh = false;
     }
 }
