@@ -165,6 +165,26 @@ fn a_manifest_is_data_where_it_is_asked_for_as_such_and_other_data_is_no_manifes
 }
 
 #[test]
+fn a_car_of_all_holds_what_it_takes_to_rebuild() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 9 * CHUNK + 5, 17);
+    let bytes = fs::read(&file).unwrap();
+    let origin = Node::start(&dir.path().join("origin"), &[]);
+    let (cid, _) = put(&origin.dir, &file, 4, 2);
+    let (path, store) = (dir.path().join("all.car"), dir.path().join("copy"));
+    let written = origin.run(&["export", &cid, "-o", path.to_str().unwrap()]);
+    assert!(written.status.success(), "{written:?}");
+    let stored = run(&store, &["import", path.to_str().unwrap()]);
+    assert!(stored.status.success(), "{stored:?}");
+    // Two of each whole stripe, and one of the last.
+    [0, 1, 6, 7, 8].into_iter().for_each(|block| damage(&store, &bytes, block * CHUNK));
+    assert!(run(&store, &["get", &cid]).stdout == bytes);
+    let repaired = run(&store, &["repair", &cid]);
+    assert!(repaired.status.success(), "{repaired:?}");
+    assert!(run(&store, &["verify"]).status.success());
+}
+
+#[test]
 fn a_directory_is_protected_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));
