@@ -197,7 +197,7 @@ impl Node {
         let identity =
             identity(&config.data_dir).map_err(|error| StartError::Io("the identity", error))?;
         let setup = Setup::bind(&config.listen)
-            .map_err(|error| StartError::Io("cannot listen for peers", error))?;
+            .map_err(|error| StartError::Io("cannot listen for peers (--listen)", error))?;
         let metrics = Arc::new(Metrics::default());
         metrics.quota_bytes.set(config.quota_bytes.unwrap_or(0));
         let pool = Pool::new(limits.pool_bytes_max);

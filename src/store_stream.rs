@@ -56,8 +56,12 @@ pub enum GetError {
 impl fmt::Display for GetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound => f.write_str("not in the store, and no known peer has it"),
-            Self::Timeout => f.write_str("a peer has it and did not deliver it in time"),
+            Self::NotFound => f.write_str(
+                "not in the store, and no known peer has it; connect one that does: barrow connect, or --peer",
+            ),
+            Self::Timeout => {
+                f.write_str("a peer has it and did not deliver it in time; ask again, what came is kept")
+            }
             Self::OverBudget => f.write_str("it costs more than the budget allows"),
             Self::Unverifiable => {
                 f.write_str("its hash is blake3, which this build was made without")

@@ -21,7 +21,7 @@ const COPY_BYTES: usize = 256 << 10;
 
 pub(super) fn cid_operand(args: &Args) -> Result<Cid, CliError> {
     let text = args.operand(0).map_err(CliError::Usage)?.unwrap_or_default();
-    text.parse().map_err(|error| CliError::Usage(format!("{text:?}: {error}")))
+    text.parse().map_err(|error| CliError::Usage(format!("{text:?}: {error}; see barrow ls")))
 }
 
 /// Runs `act` on what the data directory is reached through, and closes it.

@@ -236,12 +236,13 @@ fn demo(rows: &Rows) {
     assert_eq!(left(), 1);
 }
 
-/// Starts a node with each of the flags that `help` lists, by itself.
+/// Starts a node with each of the flags that `help` lists by itself, and with all in its file.
 fn serve(rows: &Rows, flags: &[String]) {
     let key = rows.path("swarm-key");
     fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
     let denied = rows.path("denied");
     fs::write(&denied, "").unwrap();
+    let mut file = "log = \"error\"\nlog-format = \"json\"\n".to_owned();
     for flag in flags {
         let (value, wrong) = match &flag[..] {
             "listen" => ("[::1]:0", Some("nowhere")),
@@ -256,6 +257,8 @@ fn serve(rows: &Rows, flags: &[String]) {
             "no-dht" | "no-mdns" | "small" => ("", None),
             _ => ("1000000", Some("many")),
         };
+        let setting = if value.is_empty() { "true".to_owned() } else { format!("{value:?}") };
+        file += &format!("{flag} = {setting}\n");
         let flag = format!("--{flag}");
         let own: Vec<&str> =
             [&flag[..], value].into_iter().filter(|word| !word.is_empty()).collect();
@@ -270,6 +273,15 @@ fn serve(rows: &Rows, flags: &[String]) {
             assert!(text(&refused.stderr).contains(&flag), "{refused:?}");
         }
     }
+    let place = rows.path("file");
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("barrow.toml"), file).unwrap();
+    let node = start(rows, "file", &[], &[]);
+    assert_eq!(rows.json("file", &["stat"])[0]["quota_bytes"], 1_000_000);
+    assert_eq!(node.request("GET", "/healthz", &[]).status, 200);
+    let named = b"GET /healthz HTTP/1.1\r\nHost: files.example\r\nConnection: close\r\n\r\n";
+    assert_ne!(node.send(named).status, 403);
+    assert!(node.log().is_empty(), "{}", node.log());
 }
 
 #[test]
