@@ -96,6 +96,9 @@ pub struct Config {
     pub bootstrap: Vec<String>,
     /// Whether nodes on the local network are looked for, where the build has it.
     pub mdns: bool,
+    /// Whether a router of a home network is asked to map the port, where the build has it and
+    /// the DHT is used.
+    pub port_map: bool,
     /// Bytes on disk at most, if bounded.
     pub quota_bytes: Option<u64>,
     /// Bytes a second that the scrub hashes; 0 for none.
@@ -148,6 +151,7 @@ impl Config {
             dht: true,
             bootstrap: Vec::new(),
             mdns: true,
+            port_map: true,
             quota_bytes: None,
             scrub_rate: 4 << 20,
             scrub_rest: Duration::from_secs(7 * 24 * 3_600),

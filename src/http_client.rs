@@ -64,6 +64,8 @@ impl Url {
 pub enum Content<'a> {
     /// Nothing.
     None,
+    /// These.
+    Bytes(&'a [u8]),
     /// As many bytes as the reader gives, in chunks.
     Stream(&'a mut dyn Read),
 }
@@ -105,9 +107,10 @@ impl<'a> Request<'a> {
         let stream = self.url.connect(self.deadline)?;
         let mut socket = Socket { stream, deadline: self.deadline };
         let framing = match (&content, self.method) {
-            (Content::Stream(_), _) => "Transfer-Encoding: chunked\r\n",
-            (Content::None, "GET" | "HEAD") => "",
-            (Content::None, _) => "Content-Length: 0\r\n",
+            (Content::Stream(_), _) => "Transfer-Encoding: chunked\r\n".into(),
+            (Content::Bytes(bytes), _) => format!("Content-Length: {}\r\n", bytes.len()),
+            (Content::None, "GET" | "HEAD") => String::new(),
+            (Content::None, _) => "Content-Length: 0\r\n".into(),
         };
         let head = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{framing}{}\r\n",
@@ -115,6 +118,7 @@ impl<'a> Request<'a> {
         );
         let sent = socket.write(head.as_bytes()).and_then(|()| match content {
             Content::None => Ok(()),
+            Content::Bytes(bytes) => socket.write(bytes),
             Content::Stream(source) => socket.write_chunks(source),
         });
         // Who refuses a body may answer before it has come, and close.

@@ -65,6 +65,11 @@ pub const COMMANDS: &[Command] = &[
             flag("no-dht", "", "neither ask the BitTorrent DHT nor announce anything there"),
             flag("no-mdns", "", "neither look for nodes on the local network nor answer them"),
             flag(
+                "no-portmap",
+                "",
+                "do not ask the router for a port; with --no-dht it is never asked",
+            ),
+            flag(
                 "bootstrap",
                 "HOST:PORT",
                 "a node of the DHT to enter it by, may be repeated [default: well-known ones]",

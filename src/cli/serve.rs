@@ -89,6 +89,10 @@ pub(super) fn id(args: &Args, settings: &Settings) -> Result<(), CliError> {
     for address in about["listen"].as_array().into_iter().flatten() {
         output::text(&format!("{}\n", address.as_str().unwrap_or_default()))?;
     }
+    if let Some(external) = about["port_mapping"]["external"].as_str() {
+        let by = about["port_mapping"]["by"].as_str().unwrap_or_default();
+        output::text(&format!("mapped by the router to {external} ({by})\n"))?;
+    }
     match about["reachable"].as_bool() {
         Some(true) => output::text("reachable from outside\n")?,
         Some(false) | None => output::text("not known to be reachable from outside\n")?,

@@ -161,6 +161,7 @@ impl Sources<'_> {
         }
         config.dht = !self.switch("no-dht")?;
         config.mdns = !self.switch("no-mdns")?;
+        config.port_map = !self.switch("no-portmap")?;
         let size = |name: &str| -> Result<Option<u64>, String> {
             let size = self.last(name)?.map(|text| parse_bytes(&text));
             size.transpose().map_err(|why| format!("--{name}: {why}"))

@@ -5,7 +5,7 @@
 //! are looked up on that thread, as a resolver may take long.
 
 use super::{
-    Answers, Hint, LookUpId, Provider, SOURCE_QUEUE_MAX,
+    Answers, Hint, LookUpId, Mapped, Provider, SOURCE_QUEUE_MAX,
     announcer::{Announcer, Key},
 };
 use barrow_wire::Multihash;
@@ -56,6 +56,10 @@ pub struct DhtSettings {
     pub bootstrap: Vec<String>,
     /// Where peers reach us; its first IPv4 address is announced, if it has one.
     pub listen: Vec<SocketAddr>,
+    /// The port of a router that leads to us is announced in place of our own.
+    pub mapped: Mapped,
+    /// Nothing is announced before that can be known.
+    pub announce_after: Duration,
     /// What is announced from the start.
     pub roots: Vec<Multihash>,
     /// Spreads announcements.
@@ -177,7 +181,7 @@ impl Worker {
             entering: None,
             rejoin_at: now,
             rejoin_wait: REJOIN_MIN,
-            announcer: Announcer::new(now, roots, settings.seed),
+            announcer: Announcer::new(now + settings.announce_after, roots, settings.seed),
             port,
             settings,
             look_ups: Vec::new(),
@@ -310,6 +314,8 @@ impl Worker {
         let now = Instant::now();
         let Some(port) = self.port else { return };
         let Some(dht) = &self.dht else { return };
+        let mapping = *self.settings.mapped.lock();
+        let port = mapping.map_or(port, |mapping| mapping.external.port());
         while self.announcements.len() < ANNOUNCING_MAX
             && let Some(key) = self.announcer.take_due(now)
         {

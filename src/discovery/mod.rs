@@ -13,6 +13,8 @@ mod look_ups;
 #[cfg(feature = "mdns")]
 mod mdns;
 pub(crate) mod multiaddr;
+#[cfg(feature = "portmap")]
+mod port_map;
 mod ranges;
 mod router;
 mod settings;
@@ -21,6 +23,8 @@ mod settings;
 pub use dht::DhtSettings;
 #[cfg(feature = "mdns")]
 pub use mdns::MdnsSettings;
+#[cfg(feature = "portmap")]
+pub use port_map::PortMapSettings;
 pub(crate) use router::{PROTOCOL, check as check_router};
 pub use settings::Settings;
 pub(crate) use settings::check_bootstrap;
@@ -37,7 +41,7 @@ use parking_lot::Mutex;
 use ranges::Ranges;
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV4},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -105,6 +109,18 @@ pub struct Hint {
     pub peer: Option<PeerId>,
 }
 
+/// What a router does for us: who comes to `external` comes to our port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The router's address and port towards the internet.
+    pub external: SocketAddrV4,
+    /// How it was asked for that.
+    pub by: &'static str,
+}
+
+/// The mapping as it stands.
+pub type Mapped = Arc<Mutex<Option<Mapping>>>;
+
 /// What happens to the discovery thread.
 enum Event {
     LookUp { subject: Subject, asker: Asker },
@@ -161,6 +177,7 @@ pub struct Discovery {
     events: Sender<Event>,
     book: Arc<Mutex<Book>>,
     reached: Arc<AtomicBool>,
+    mapped: Mapped,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -176,6 +193,13 @@ impl Discovery {
         let worker = Worker {
             look_ups: LookUps::new(now, Ranges::of(settings.configured())),
             providers: providers(settings, &events)?,
+            #[cfg(feature = "portmap")]
+            port_map: match &settings.port_map {
+                Some(port) => {
+                    Some(port_map::PortMap::start(port.clone(), settings.mapped.clone())?)
+                }
+                None => None,
+            },
             book: book.clone(),
             inbox,
             reactor,
@@ -183,7 +207,7 @@ impl Discovery {
         let thread = std::thread::Builder::new().name("discovery".into());
         let thread = thread.spawn(move || worker.run())?;
         let (reached, thread) = (Arc::default(), Arc::new(Mutex::new(Some(thread))));
-        Ok(Self { events, book, reached, thread })
+        Ok(Self { events, book, reached, mapped: settings.mapped.clone(), thread })
     }
 
     /// Notes that a person gave an address.
@@ -234,6 +258,11 @@ impl Discovery {
     /// Whether somebody from the internet has reached us; without that it is not known.
     pub fn was_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
+    }
+
+    /// The port of a router that leads to us.
+    pub fn mapping(&self) -> Option<Mapping> {
+        *self.mapped.lock()
     }
 
     /// Ends the threads.
@@ -291,6 +320,8 @@ fn providers(settings: &Settings, events: &Sender<Event>) -> io::Result<Vec<Box<
 struct Worker {
     look_ups: LookUps,
     providers: Vec<Box<dyn Provider>>,
+    #[cfg(feature = "portmap")]
+    port_map: Option<port_map::PortMap>,
     book: Arc<Mutex<Book>>,
     inbox: Receiver<Event>,
     reactor: ReactorHandle,
@@ -318,6 +349,10 @@ impl Worker {
         drop(self.inbox);
         for provider in &mut self.providers {
             provider.stop();
+        }
+        #[cfg(feature = "portmap")]
+        if let Some(port_map) = &mut self.port_map {
+            port_map.stop();
         }
     }
 

@@ -1,6 +1,6 @@
 //! What discovery is told once.
 
-use super::router;
+use super::{Mapped, router};
 use crate::config::Config;
 use barrow_wire::{Cid, PeerId};
 use std::{
@@ -23,6 +23,11 @@ pub struct Settings {
     /// How the local network is used; `None` if it is not.
     #[cfg(feature = "mdns")]
     pub mdns: Option<super::MdnsSettings>,
+    /// Which port a router is asked to map; `None` if none is.
+    #[cfg(feature = "portmap")]
+    pub port_map: Option<super::PortMapSettings>,
+    /// What it mapped.
+    pub mapped: Mapped,
     /// Where addresses are remembered.
     pub book: PathBuf,
 }
@@ -39,6 +44,13 @@ impl Settings {
         listen: &[SocketAddr],
         roots: impl Iterator<Item = Cid>,
     ) -> Self {
+        let mapped = Mapped::default();
+        // Who leaves the DHT alone is not for the internet.
+        #[cfg(feature = "portmap")]
+        let port_map = match config.port_map && config.dht {
+            true => super::PortMapSettings::new(listen, config.swarm_key.is_none()),
+            false => None,
+        };
         Self {
             listen: listen.to_vec(),
             given: config.peers.iter().map(|peer| peer.address).collect(),
@@ -48,6 +60,13 @@ impl Settings {
             dht: (config.dht && config.swarm_key.is_none()).then(|| super::DhtSettings {
                 bootstrap: config.bootstrap.clone(),
                 listen: listen.to_vec(),
+                mapped: mapped.clone(),
+                #[cfg(feature = "portmap")]
+                announce_after: port_map
+                    .as_ref()
+                    .map_or(std::time::Duration::ZERO, |_| super::port_map::SETTLE_TIME),
+                #[cfg(not(feature = "portmap"))]
+                announce_after: std::time::Duration::ZERO,
                 roots: roots.filter_map(|root| root.multihash()).collect(),
                 seed: u64::from(u32::from_be_bytes(first(peer_id.public_key()))),
             }),
@@ -56,6 +75,9 @@ impl Settings {
                 true => super::MdnsSettings::new(peer_id, listen, config.swarm_key),
                 false => None,
             },
+            #[cfg(feature = "portmap")]
+            port_map,
+            mapped,
             book: config.data_dir.join("peers.sqlite"),
         }
     }

@@ -28,6 +28,11 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             // Nobody who came from outside proves nothing.
             let reached = node.discovery().was_reached();
             node_json["reachable"] = if reached { json!(true) } else { Value::Null };
+            let mapping = node.discovery().mapping();
+            node_json["port_mapping"] = mapping.map_or(
+                Value::Null,
+                |mapping| json!({ "external": mapping.external.to_string(), "by": mapping.by }),
+            );
             json_reply(&node_json)
         }
         ("GET", "peers", "") => json_reply(&peers(node)),

@@ -254,7 +254,7 @@ fn serve(rows: &Rows, flags: &[String]) {
             "allow-origin" => ("http://files.example", None),
             "swarm-key-file" => (key.to_str().unwrap(), Some("no such file")),
             "denylist" => (denied.to_str().unwrap(), None),
-            "no-dht" | "no-mdns" | "small" => ("", None),
+            "no-dht" | "no-mdns" | "no-portmap" | "small" => ("", None),
             _ => ("1000000", Some("many")),
         };
         let setting = if value.is_empty() { "true".to_owned() } else { format!("{value:?}") };

@@ -17,6 +17,8 @@ mod node;
 mod dht;
 #[cfg(feature = "mdns")]
 mod mdns;
+#[cfg(feature = "portmap")]
+mod port_map;
 
 use node::{Node, Response, loop_until, make_file};
 use std::{
