@@ -48,6 +48,13 @@ fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
+/// Hundredths of seconds of the CPU that a process has had.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
 }
@@ -87,17 +94,22 @@ fn idle_slow_and_stalled_clients_cost_honest_ones_nothing() {
         (moved < 64 << 10).then_some(())
     });
 
+    // Nothing is pulled again and again for who does not read.
+    let ticks = cpu_ticks(node.pid());
+    thread::sleep(Duration::from_secs(1));
+    let ticks = cpu_ticks(node.pid()) - ticks;
     let during = honest(&node, &path, 1_000);
     let (was, is) = (p99(&before), p99(&during));
     let (threads_now, peak) = (threads(node.pid()), node.peak_mib());
     eprintln!(
         "{} held: p99 {was:?} before, {is:?} during; {threads_before} threads before, \
-         {threads_now} during; peak {peak} MiB",
+         {threads_now} during; peak {peak} MiB; {ticks} % of a CPU while nobody reads",
         held.len()
     );
     // Other tests share the machine: the bound is on what grows with the number of clients.
     assert!(is < (was * 2).max(Duration::from_millis(20)), "{was:?} became {is:?}");
     assert!(threads_now <= threads_before + 32, "{threads_now} threads");
+    assert!(ticks <= 20, "{ticks} % of a CPU for nothing");
     assert!(peak <= 64 + 32, "{peak} MiB");
     drop(held);
     // What was begun and never came leaves nothing.

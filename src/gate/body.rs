@@ -62,6 +62,10 @@ pub(super) struct Flow {
     ready: Mutex<Ready>,
     scheduled: AtomicBool,
     closed: AtomicBool,
+    /// Its client takes what there is; while it does not, nothing is pulled for it.
+    is_wanted: AtomicBool,
+    /// It waits for room, in the budget's queue.
+    is_parked: AtomicBool,
     pumps: Pumps,
     budget: Arc<Budget>,
 }
@@ -82,12 +86,19 @@ impl Budget {
         self.bytes_taken.load(Ordering::Acquire) >= self.bytes_max
     }
 
-    fn wake_next(&self) {
-        if !self.is_full()
-            && let Some(next) = self.parked.lock().pop_front()
-        {
+    /// Wakes who waits the longest, if there is room; `false` if somebody goes on waiting.
+    fn wake_next(&self) -> bool {
+        let mut parked = self.parked.lock();
+        if self.is_full() {
+            return parked.is_empty();
+        }
+        let next = parked.pop_front();
+        drop(parked);
+        if let Some(next) = next {
+            next.is_parked.store(false, Ordering::Release);
             next.schedule();
         }
+        true
     }
 }
 
@@ -126,6 +137,7 @@ pub(super) enum Taken {
 impl Flow {
     /// Takes what is ready, and has more pulled.
     pub(super) fn take(self: &Arc<Self>) -> Taken {
+        self.is_wanted.store(true, Ordering::Release);
         let mut ready = self.ready.lock();
         let taken = match ready.chunks.pop_front() {
             Some(chunk) => Taken::Chunk(chunk),
@@ -154,9 +166,10 @@ impl Flow {
         }
     }
 
-    /// Gives back what is ready, and `bytes` taken before that; `false` if that is not possible
-    /// now.
+    /// Gives back what is ready, and `bytes` taken before that, and pulls no more until something
+    /// is taken again; `false` if nothing is given back now.
     pub(super) fn give_back(&self, bytes: u64) -> bool {
+        self.is_wanted.store(false, Ordering::Release);
         let Some(mut body) = self.body.try_lock() else { return false };
         let Some(body) = body.as_mut() else { return false };
         let mut ready = self.ready.lock();
@@ -174,7 +187,9 @@ impl Flow {
         if !budget.is_full() {
             return true;
         }
-        budget.parked.lock().push_back(self.clone());
+        if !self.is_parked.swap(true, Ordering::AcqRel) {
+            budget.parked.lock().push_back(self.clone());
+        }
         (self.pumps.notify)(Notice::Scarce);
         false
     }
@@ -182,8 +197,11 @@ impl Flow {
     fn pump(self: &Arc<Self>) {
         self.scheduled.store(false, Ordering::Release);
         self.fill();
-        // Room that this one did not use, or that was made before it was parked.
-        self.budget.wake_next();
+        // Room that this one did not use, or that was made before it was parked; and none where
+        // this one took the last for a client that does not read.
+        if !self.budget.wake_next() {
+            (self.pumps.notify)(Notice::Scarce);
+        }
     }
 
     fn fill(self: &Arc<Self>) {
@@ -195,7 +213,8 @@ impl Flow {
                 *body = None;
                 return;
             };
-            if self.ready.lock().chunks.len() >= CHUNKS_MAX || !self.has_room() {
+            let wanted = self.is_wanted.load(Ordering::Acquire);
+            if !wanted || self.ready.lock().chunks.len() >= CHUNKS_MAX || !self.has_room() {
                 return;
             }
             let chunk = match source.poll_chunk(&waker) {
@@ -304,6 +323,8 @@ impl Pumps {
             ready: Mutex::default(),
             scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            is_wanted: AtomicBool::new(true),
+            is_parked: AtomicBool::new(false),
             pumps: self.clone(),
         })
     }

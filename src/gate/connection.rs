@@ -256,6 +256,7 @@ impl Client {
 
     /// Sends what there is of the answer.
     pub(super) fn write(&mut self, sent_total: &mut u64) -> Result<Moved, Over> {
+        self.is_blocked = false;
         while *sent_total < TURN_BYTES {
             if self.output.is_empty() && self.chunk.is_empty() && !self.next_chunk()? {
                 if self.flow.is_some() {
@@ -267,7 +268,6 @@ impl Client {
             match self.stream.write_vectored(&pieces) {
                 Ok(0) => return Err(Over),
                 Ok(written) => {
-                    self.is_blocked = false;
                     *sent_total += written as u64;
                     self.moved = Instant::now();
                     let head = written.min(self.output.len());
