@@ -17,8 +17,10 @@ use node::{Node, make_file, run};
 use std::{
     fs,
     io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
 fn text(output: &std::process::Output) -> String {
@@ -117,6 +119,53 @@ fn a_car_that_is_cut_or_wrong_pins_nothing_and_one_that_lacks_a_block_says_so() 
         let curl = Command::new("curl").args(["-s", "-o", out.to_str().unwrap(), &url]).status();
         assert!(matches!(curl.unwrap().code(), Some(18 | 56)), "curl tells of the cut");
     }
+}
+
+/// Passes one connection on, and cuts it off once so many bytes came back.
+fn relay_cut(listener: &TcpListener, to: &str, bytes: u64) {
+    let (mut client, _) = listener.accept().unwrap();
+    let server = TcpStream::connect(to).unwrap();
+    let (mut asked, mut forward) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let request = thread::spawn(move || std::io::copy(&mut asked, &mut forward));
+    let _ = std::io::copy(&mut server.try_clone().unwrap().take(bytes), &mut client);
+    for end in [&client, &server] {
+        let _ = end.shutdown(std::net::Shutdown::Both);
+    }
+    let _ = request.join();
+}
+
+#[test]
+fn a_download_cut_ten_times_is_gone_on_with_by_curl_and_is_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), (24 << 20) + 123, 5);
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&file);
+    let out = dir.path().join("out");
+    let url = format!("http://{}/ipfs/{cid}", a.http);
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    let by_relay = format!("::{}", relay.local_addr().unwrap());
+    let resume = |by: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-C", "-", "-o", out.to_str().unwrap(), &url]).args(by);
+        curl.status().unwrap().code()
+    };
+    let mut have = 0;
+    let mut point = 0x2545_f491_u64;
+    for cut in 0..10 {
+        // Within the next two blocks and a half, head and all.
+        point = point.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let bytes = 4_096 + (point >> 33) % (5 << 19);
+        let status = thread::scope(|scope| {
+            scope.spawn(|| relay_cut(&relay, &a.http, bytes));
+            resume(&["--connect-to", &by_relay])
+        });
+        assert!(matches!(status, Some(18 | 56)), "cut {cut} after {bytes}: curl says {status:?}");
+        let now = fs::metadata(&out).unwrap().len();
+        assert!(now > have, "cut {cut}: {now} after {have}");
+        have = now;
+    }
+    assert_eq!(resume(&[]), Some(0));
+    assert!(fs::read(&out).unwrap() == fs::read(&file).unwrap(), "another file");
 }
 
 /// What a body in chunks holds.

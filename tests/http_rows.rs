@@ -1,0 +1,255 @@
+//! What is answered to each kind of request, row by row: the gateway's (docs/GATEWAY.md) and the
+//! REST's (docs/openapi.yaml). What needs peers or load is tried in `flow` and `http_load`.
+
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reports by a panic"
+)]
+
+#[path = "flow/node.rs"]
+#[allow(dead_code)]
+mod node;
+
+use node::Node;
+use std::fs;
+
+const MISSING: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+const RAW: &str = "application/vnd.ipld.raw";
+const IMMUTABLE: (&str, &str) = ("cache-control", "immutable");
+const CAR: &str = "application/vnd.ipld.car";
+
+/// A request, the status, and what the headers named hold (`!`: they do not).
+struct Row<'a> {
+    request: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    status: u16,
+    want: &'a [(&'a str, &'a str)],
+}
+
+const fn row<'a>(
+    request: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    status: u16,
+    want: &'a [(&'a str, &'a str)],
+) -> Row<'a> {
+    Row { request, headers, status, want }
+}
+
+/// Asks for each row, `{}` being the CID, and tells all that differ at once.
+fn check(node: &Node, cid: &str, rows: &[Row<'_>]) {
+    let mut faults = Vec::new();
+    for row in rows {
+        let request = row.request.replace("{}", cid);
+        let (method, path) = request.split_once(' ').unwrap();
+        let headers: Vec<(&str, String)> =
+            row.headers.iter().map(|(name, value)| (*name, value.replace("{}", cid))).collect();
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, &value[..])).collect();
+        let answer = node.request(method, path, &headers);
+        let about = format!("{request} {:?}: {} {:?}", row.headers, answer.status, answer.headers);
+        if answer.status != row.status {
+            faults.push(format!("not {}: {about}", row.status));
+        }
+        for (name, value) in row.want {
+            let (value, wanted) = match value.strip_prefix('!') {
+                Some(value) => (value, false),
+                None => (*value, true),
+            };
+            let has =
+                answer.header(name).is_some_and(|own| own.contains(&value.replace("{}", cid)));
+            if has != wanted {
+                faults.push(format!("{name} and {value:?}: {about}"));
+            }
+        }
+        if method == "HEAD" && !answer.body.is_empty() {
+            faults.push(format!("a body: {about}"));
+        }
+        let head: usize =
+            answer.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        if head > 2_048 {
+            faults.push(format!("{head} bytes of head: {about}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Of a file of 20 bytes that is one block.
+const FILE_ROWS: &[Row<'static>] = &[
+    row(
+        "GET /ipfs/{}?format=raw",
+        &[],
+        200,
+        &[
+            ("content-type", RAW),
+            ("content-length", "20"),
+            ("accept-ranges", "bytes"),
+            ("content-disposition", "attachment; filename=\"{}.bin\""),
+            ("etag", "\"{}.raw\""),
+            ("x-content-type-options", "nosniff"),
+            ("x-ipfs-path", "/ipfs/{}"),
+            ("x-ipfs-roots", "{}"),
+            ("access-control-allow-origin", "*"),
+            IMMUTABLE,
+        ],
+    ),
+    row("GET /ipfs/{}", &[("Accept", RAW)], 200, &[("content-location", "format=raw")]),
+    row("HEAD /ipfs/{}?format=raw", &[], 200, &[("content-length", "20"), ("etag", "{}.raw")]),
+    row(
+        "GET /ipfs/{}?format=raw&filename=foo.bin",
+        &[],
+        200,
+        &[("content-disposition", "foo.bin")],
+    ),
+    row("GET /ipfs/{}?format=raw", &[("If-None-Match", "\"x\", W/\"{}.raw\"")], 304, &[]),
+    row(
+        "GET /ipfs/{}?format=raw",
+        &[("If-None-Match", "*")],
+        304,
+        &[("etag", "{}.raw"), IMMUTABLE],
+    ),
+    row("GET /ipfs/{}", &[("Range", "bytes=6-16")], 206, &[("content-range", "bytes 6-16/20")]),
+    row("GET /ipfs/{}", &[("Range", "bytes=-3")], 206, &[("content-range", "bytes 17-19/20")]),
+    row("GET /ipfs/{}", &[("Range", "bytes=0-1,4-5")], 206, &[("content-range", "bytes 0-1/20")]),
+    row("GET /ipfs/{}", &[("Range", "bytes=20-")], 416, &[("content-range", "bytes */20")]),
+    row("GET /ipfs/{}", &[("Cache-Control", "only-if-cached")], 200, &[]),
+    row("GET /ipfs/bafkqaaa?format=raw", &[], 200, &[("content-length", "0")]),
+    row("HEAD /ipfs/bafkqaaa?format=raw", &[], 200, &[("content-length", "0")]),
+    row("GET /ipfs/bafkqaaa?format=car", &[], 200, &[("content-type", CAR)]),
+    row("GET /ipfs/nonsense", &[], 400, &[("cache-control", "!immutable")]),
+    row(
+        "GET /ipfs/{}?filename=x.txt",
+        &[],
+        200,
+        &[("content-type", "text/plain"), ("etag", "\"{}\"")],
+    ),
+    row(
+        "GET /ipfs/{}?format=car",
+        &[("Accept", RAW)],
+        200,
+        &[
+            ("content-type", "application/vnd.ipld.car; version=1; order=dfs; dups=n"),
+            ("etag", "W/\"{}.car."),
+            ("accept-ranges", "none"),
+            ("content-disposition", "{}.car"),
+        ],
+    ),
+    row("GET /ipfs/{}?format=car&car-dups=y", &[], 200, &[("content-type", "dups=y")]),
+    row("GET /ipfs/{}?format=car&dag-scope=some", &[], 400, &[]),
+    row("GET /ipfs/{}?format=car&car-order=odd", &[], 400, &[]),
+    row("GET /ipfs/{}?format=car&car-version=9", &[], 400, &[]),
+    row("GET /ipfs/{}?format=dag-json", &[], 406, &[]),
+    row(
+        "OPTIONS /ipfs/{}",
+        &[],
+        204,
+        &[
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-methods", "GET, HEAD, OPTIONS"),
+            ("access-control-allow-headers", "Range"),
+            ("access-control-expose-headers", "X-Ipfs-Roots"),
+        ],
+    ),
+    row("POST /ipfs/{}", &[], 405, &[("allow", "GET, HEAD, OPTIONS")]),
+    row("PUT /ipfs/{}", &[], 405, &[("allow", "GET, HEAD, OPTIONS")]),
+    row("DELETE /ipfs/{}", &[], 405, &[("allow", "GET, HEAD, OPTIONS")]),
+    row("GET /ipfs/{}", &[("Service-Worker", "script")], 400, &[]),
+];
+
+/// Of a directory with that file, and one with an index.
+const DIRECTORY_ROWS: &[Row<'static>] = &[
+    row("GET /ipfs/{}?format=car&dag-scope=block", &[], 200, &[("content-type", CAR)]),
+    row("GET /ipfs/{}/hello.txt?format=car&dag-scope=entity&entity-bytes=0:*", &[], 200, &[]),
+    row("GET /ipfs/{}/none.txt?format=car", &[], 404, &[("cache-control", "!immutable")]),
+    row("GET /ipfs/{}/none.txt", &[], 404, &[("cache-control", "!immutable")]),
+    row("GET /ipfs/{}/site", &[], 301, &[("location", "/ipfs/{}/site/")]),
+    row("GET /ipfs/{}/site/", &[], 200, &[("content-type", "text/html")]),
+    row("GET /ipfs/{}/", &[], 200, &[("content-type", "text/html")]),
+    row("GET /ipfs/{}/hello.txt?format=tar", &[], 406, &[]),
+];
+
+/// Of what is nowhere.
+const MISSING_ROWS: &[Row<'static>] = &[
+    row("GET /ipfs/{}", &[("Cache-Control", "only-if-cached")], 412, &[]),
+    row("GET /ipfs/{}?format=raw", &[], 404, &[("cache-control", "!immutable")]),
+    row("GET /routing/v1/providers/{}", &[], 200, &[("content-type", "application/json")]),
+    row("GET /routing/v1/providers/nonsense", &[], 422, &[]),
+];
+
+#[test]
+fn every_row_of_the_gateway_is_answered_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("site")).unwrap();
+    fs::write(tree.join("hello.txt"), "hello gateway, hello").unwrap();
+    fs::write(tree.join("site/index.html"), "<!doctype html>index").unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let file = a.put(&tree.join("hello.txt"));
+    let root = a.put(&tree);
+    check(&a, &file, FILE_ROWS);
+    check(&a, &root, DIRECTORY_ROWS);
+    check(&a, MISSING, MISSING_ROWS);
+}
+
+#[test]
+fn every_row_of_the_rest_is_answered_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small.txt");
+    fs::write(&path, "hello rest").unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let cid = a.put(&path);
+    let json = ("content-type", "application/json");
+    for rest in ["/api/codex/v1", "/api/storage/v1"] {
+        let rows = [
+            ("GET", "/data", 200, json),
+            ("GET", "/data/{}", 200, ("x-content-type-options", "nosniff")),
+            ("GET", "/data/nonsense", 400, json),
+            ("GET", "/data/MISSING", 404, json),
+            ("DELETE", "/data/nonsense", 400, json),
+            ("POST", "/data/nonsense/network", 400, json),
+            ("POST", "/data/MISSING/network", 404, json),
+            ("GET", "/data/{}/network/stream", 200, ("content-disposition", "attachment")),
+            ("GET", "/data/nonsense/network/stream", 400, json),
+            ("GET", "/data/MISSING/network/stream", 404, json),
+            ("GET", "/data/{}/network/manifest", 200, json),
+            ("GET", "/data/MISSING/network/manifest", 404, json),
+            ("GET", "/data/{}/network/progress/none", 404, json),
+            ("GET", "/data/{}/exists", 200, json),
+            ("GET", "/data/nonsense/exists", 400, json),
+            ("GET", "/space", 200, json),
+            ("GET", "/connect/nobody", 400, json),
+            ("GET", "/debug/info", 200, json),
+            ("POST", "/debug/chronicles/loglevel?level=INFO", 200, ("connection", "close")),
+            ("POST", "/debug/chronicles/loglevel?level=LOUDER", 400, json),
+            ("PUT", "/data", 405, ("allow", "POST")),
+        ];
+        for (method, path, status, want) in rows {
+            let request = format!("{method} {rest}{}", path.replace("MISSING", MISSING));
+            check(&a, &cid, &[row(&request, &[], status, &[want])]);
+        }
+        let body = |path: &str, accept: &str| {
+            let answer = a.request("GET", &format!("{rest}{path}"), &[("Accept", accept)]);
+            String::from_utf8(answer.body).unwrap()
+        };
+        let keys = |path: &str, names: &[&str]| {
+            let value: serde_json::Value =
+                serde_json::from_str(&body(path, "application/json")).unwrap();
+            for name in names {
+                assert!(value.get(name).is_some(), "{path}: no {name} in {value}");
+            }
+        };
+        keys("/data", &["content"]);
+        keys("/space", &["totalBlocks", "quotaMaxBytes", "quotaUsedBytes", "quotaReservedBytes"]);
+        keys("/debug/info", &["id", "addrs", "repo", "spr", "announceAddresses", "table", "codex"]);
+        keys(&format!("/data/{cid}/exists"), &["has", &cid]);
+        keys(&format!("/data/{MISSING}/exists"), &["has", MISSING]);
+        keys("/spr", &["spr"]);
+        keys("/peerid", &["id"]);
+        assert!(!body("/peerid", "text/plain").starts_with('{'));
+    }
+    let deleted = a.request("DELETE", &format!("/api/codex/v1/data/{cid}"), &[]);
+    assert_eq!(deleted.status, 204);
+    assert_eq!(a.get(&format!("/api/codex/v1/data/{cid}")).status, 404);
+}
