@@ -1,5 +1,5 @@
-//! HTTP: GET of a large file that is here, and of one that comes through the swarm; requests a
-//! second for a small one. Beside nginx, where that is installed.
+//! HTTP: GET of a large file that is here, and of one that comes through the swarm; POST of it;
+//! requests a second for a small one, by wrk. Beside nginx, where that is installed.
 //!
 //! `cargo bench --bench http`
 
@@ -37,37 +37,11 @@ fn main() {
     let nginx = Nginx::start(dir.path());
     let barrow = (a.http.clone(), format!("/ipfs/{cid}"));
 
-    let (mut ours, mut theirs, mut ratios, mut cpu) = (vec![], vec![], vec![], vec![]);
-    for _ in 0..runs() {
-        let before = cpu_seconds(a.pid());
-        let (bytes, time) = seconds(|| download(&barrow.0, &barrow.1));
-        assert_eq!(bytes, file_bytes());
-        cpu.push((cpu_seconds(a.pid()) - before) / (bytes as f64 / (1 << 30) as f64));
-        ours.push(bytes as f64 / time / 1e9);
-        if let Some(nginx) = &nginx {
-            let (bytes, nginx_time) = seconds(|| download(&nginx.address, "/file"));
-            theirs.push(bytes as f64 / nginx_time / 1e9);
-            ratios.push(nginx_time / time);
-        }
+    large(&a, &barrow.1, nginx.as_ref());
+    if small_files(&a, &format!("/ipfs/{small_cid}"), nginx.as_ref()).is_none() {
+        println!("1 KiB: not measured, as wrk or nginx is not here");
     }
-    println!("GET of a local file     {} GB/s, CPU {} s a GiB", Spread::of(ours), Spread::of(cpu));
-    if !theirs.is_empty() {
-        println!("nginx with sendfile     {} GB/s", Spread::of(theirs));
-        println!("ratio                   {}  (bound 1.0)", Spread::of(ratios));
-    }
-
-    for connections in [1, 16, 128] {
-        let path = format!("/ipfs/{small_cid}");
-        let ours = requests_a_second(&a.http, &path, connections);
-        print!("1 KiB, {connections:3} connections    {ours:.0} requests a second");
-        match &nginx {
-            Some(nginx) => {
-                let theirs = requests_a_second(&nginx.address, "/small", connections);
-                println!(", nginx {theirs:.0}, ratio {:.2}  (bound 0.6)", ours / theirs);
-            }
-            None => println!(),
-        }
-    }
+    upload(dir.path(), &file);
 
     let mut swarm = vec![];
     for _ in 0..runs() {
@@ -80,6 +54,156 @@ fn main() {
         fs::remove_dir_all(dir.path().join("b")).unwrap();
     }
     println!("GET through the swarm   {} GB/s", Spread::of(swarm));
+}
+
+/// GET of a large local file, in turn with nginx.
+fn large(a: &Node, path: &str, nginx: Option<&Nginx>) {
+    let (mut ours, mut theirs, mut ratios, mut cpu_ratios) = (vec![], vec![], vec![], vec![]);
+    let (mut cpu, mut nginx_cpu) = (vec![], vec![]);
+    let gib = file_bytes() as f64 / f64::from(1 << 30);
+    for _ in 0..runs() {
+        let before = cpu_seconds(a.pid());
+        let (bytes, time) = seconds(|| download(&a.http, path));
+        assert_eq!(bytes, file_bytes());
+        let used = (cpu_seconds(a.pid()) - before) / gib;
+        cpu.push(used);
+        ours.push(bytes as f64 / time / 1e9);
+        if let Some(nginx) = nginx {
+            let before = nginx.cpu_seconds();
+            let (bytes, nginx_time) = seconds(|| download(&nginx.address, "/file"));
+            let nginx_used = (nginx.cpu_seconds() - before) / gib;
+            nginx_cpu.push(nginx_used);
+            cpu_ratios.push(used / nginx_used.max(0.01));
+            theirs.push(bytes as f64 / nginx_time / 1e9);
+            ratios.push(nginx_time / time);
+        }
+    }
+    println!("GET of a local file     {} GB/s, CPU {} s a GiB", Spread::of(ours), Spread::of(cpu));
+    if !theirs.is_empty() {
+        let (theirs, nginx_cpu) = (Spread::of(theirs), Spread::of(nginx_cpu));
+        println!("nginx with sendfile     {theirs} GB/s, CPU {nginx_cpu} s a GiB");
+        println!("ratio                   {}  (bound 1.0)", Spread::of(ratios));
+        println!("ratio of CPU            {}  (bound 1.3)", Spread::of(cpu_ratios));
+    }
+}
+
+/// Requests a second for 1 KiB: from the gate alone, beside nginx; and by the whole way, which a
+/// conditional request goes, beside a tiny_http that does nothing else.
+fn small_files(a: &Node, path: &str, nginx: Option<&Nginx>) -> Option<()> {
+    let bare = bare_tiny_http();
+    let nginx_url = format!("http://{}/small", nginx?.address);
+    let url = format!("http://{}{path}", a.http);
+    for connections in [1, 16, 128] {
+        let (mut by_gate, mut by_way, mut late) = (vec![], vec![], vec![]);
+        let (mut rate, mut whole_rate) = (vec![], vec![]);
+        for _ in 0..runs().min(3) {
+            let gate = wrk(&url, connections, None)?;
+            let other = wrk(&nginx_url, connections, None)?;
+            rate.push(gate.0);
+            by_gate.push(gate.0 / other.0);
+            late.push(gate.1 / other.1);
+            let whole = wrk(&url, connections, Some("If-None-Match: \"other\""))?;
+            whole_rate.push(whole.0);
+            by_way.push(whole.0 / wrk(&bare, connections, None)?.0);
+        }
+        println!(
+            "1 KiB, {connections:3} connections  {:.0} requests a second: {} x nginx  (bound 0.6), \
+             p99 {} x  (bound 2)",
+            Spread::of(rate).median,
+            Spread::of(by_gate),
+            Spread::of(late)
+        );
+        println!(
+            "       by the whole way {:.0}: {} x bare tiny_http  (bound 0.5)",
+            Spread::of(whole_rate).median,
+            Spread::of(by_way)
+        );
+    }
+    Some(())
+}
+
+/// Requests a second, and the 99th percentile of their times in milliseconds.
+fn wrk(url: &str, connections: usize, header: Option<&str>) -> Option<(f64, f64)> {
+    let mut wrk = Command::new("wrk");
+    wrk.args(["-t1", "--latency", if is_smoke() { "-d1s" } else { "-d3s" }]);
+    wrk.arg(format!("-c{connections}")).arg(url);
+    if let Some(header) = header {
+        wrk.args(["-H", header]);
+    }
+    let text = String::from_utf8(wrk.output().ok()?.stdout).unwrap();
+    assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{text}");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    };
+    let late = value("99%");
+    let (digits, scale) = [("us", 1e-3), ("ms", 1.0), ("s", 1e3)]
+        .iter()
+        .find_map(|(unit, scale)| Some((late.strip_suffix(unit)?, scale)))
+        .unwrap();
+    Some((value("Requests/sec:").parse().unwrap(), digits.parse::<f64>().unwrap() * scale))
+}
+
+/// tiny_http with as many threads as a node has, answering with 1 KiB out of memory.
+fn bare_tiny_http() -> String {
+    let server = std::sync::Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
+    let address = server.server_addr();
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n".to_vec();
+    answer.extend([7; 1_024]);
+    for _ in 0..8 {
+        let (server, answer) = (server.clone(), answer.clone());
+        thread::spawn(move || {
+            while let Ok(request) = server.recv() {
+                // In one write: two of them wait for an acknowledgement between them.
+                let _ = request.into_writer().write_all(&answer);
+            }
+        });
+    }
+    format!("http://{address}/")
+}
+
+/// POST of the large file, beside `put` of it, each on a node of its own; then one that is cut off.
+fn upload(dir: &Path, file: &Path) {
+    let (mut ratios, mut rates, mut peaks) = (vec![], vec![], vec![]);
+    for _ in 0..runs() {
+        let start = || Node::start(&dir.join("upload"), &[]);
+        let node = start();
+        let ((), put) = seconds(|| drop(node.put(file)));
+        node.kill();
+        fs::remove_dir_all(dir.join("upload")).unwrap();
+        let node = start();
+        let ((), post) = seconds(|| assert_eq!(send(&node, file, file_bytes()), Some(200)));
+        ratios.push(put / post);
+        rates.push(file_bytes() as f64 / post / 1e9);
+        peaks.push(node.peak_mib() as f64);
+        node.kill();
+        fs::remove_dir_all(dir.join("upload")).unwrap();
+    }
+    println!("POST of a file          {} GB/s, peak {} MiB", Spread::of(rates), Spread::of(peaks));
+    println!("ratio to put            {}  (bound 0.7)", Spread::of(ratios));
+
+    let node = Node::start(&dir.join("upload"), &[]);
+    let used = || node.metric("store_bytes");
+    let before = used();
+    assert_eq!(send(&node, file, file_bytes() / 2), None);
+    node::loop_until("what was begun is gone", || (used() <= before).then_some(()));
+    assert!(node.run(&["ls"]).stdout.is_empty());
+    println!("cut off in the middle   nothing is left");
+}
+
+/// Uploads so many of the file's bytes, all being announced; gives the answer's status.
+fn send(node: &Node, file: &Path, bytes: u64) -> Option<u16> {
+    let mut stream = TcpStream::connect(&node.http).unwrap();
+    let length = file_bytes();
+    let head = format!(
+        "POST /api/codex/v1/data HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n",
+        node.http
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut part = fs::File::open(file).unwrap().take(bytes);
+    std::io::copy(&mut part, &mut stream).unwrap();
+    (bytes == length).then(|| Response::read(stream).unwrap().status)
 }
 
 /// Bytes of the body.
@@ -97,41 +221,6 @@ fn download(host: &str, path: &str) -> u64 {
             read => bytes += read as u64,
         }
     }
-}
-
-/// GETs on so many connections, one after the other on each.
-fn requests_a_second(host: &str, path: &str, connections: usize) -> f64 {
-    let time = Duration::from_secs(if is_smoke() { 1 } else { 3 });
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let since = Instant::now();
-    let count: u64 = thread::scope(|scope| {
-        let clients: Vec<_> = (0..connections)
-            .map(|_| scope.spawn(|| keep_asking(host, request.as_bytes(), since + time)))
-            .collect();
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
-    });
-    count as f64 / since.elapsed().as_secs_f64()
-}
-
-fn keep_asking(host: &str, request: &[u8], until: Instant) -> u64 {
-    let mut stream = TcpStream::connect(host).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let mut buffer = [0; 8_192];
-    let mut count = 0;
-    while Instant::now() < until {
-        stream.write_all(request).unwrap();
-        let mut read = 0;
-        // Head and 1 KiB of body.
-        loop {
-            read += stream.read(&mut buffer[read..]).unwrap();
-            let head = buffer[..read].windows(4).position(|four| four == b"\r\n\r\n");
-            if head.is_some_and(|head| read == head + 4 + 1_024) {
-                break;
-            }
-        }
-        count += 1;
-    }
-    count
 }
 
 /// nginx with sendfile on the directory of the files.
@@ -162,6 +251,15 @@ impl Nginx {
             thread::sleep(Duration::from_millis(20));
         }
         Some(Self { process, address })
+    }
+}
+
+impl Nginx {
+    /// Of its workers.
+    fn cpu_seconds(&self) -> f64 {
+        let id = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        children.split_whitespace().map(|pid| cpu_seconds(pid.parse().unwrap())).sum()
     }
 }
 
