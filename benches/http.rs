@@ -61,6 +61,8 @@ fn large(a: &Node, path: &str, nginx: Option<&Nginx>) {
     let (mut ours, mut theirs, mut ratios, mut cpu_ratios) = (vec![], vec![], vec![], vec![]);
     let (mut cpu, mut nginx_cpu) = (vec![], vec![]);
     let gib = file_bytes() as f64 / f64::from(1 << 30);
+    // Both read from the page cache.
+    assert_eq!(download(&a.http, path), file_bytes());
     for _ in 0..runs() {
         let before = cpu_seconds(a.pid());
         let (bytes, time) = seconds(|| download(&a.http, path));
