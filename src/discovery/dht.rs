@@ -405,6 +405,7 @@ impl RequestFilter for AnswerRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::{Event, Mapping, Source};
     use barrow_wire::HashCode;
 
     #[test]
@@ -414,5 +415,45 @@ mod tests {
         assert!(!hash.to_bytes().windows(20).any(|part| part == name));
         assert_eq!(data_encoding::HEXLOWER.encode(&name).len(), 40);
         assert_ne!(name, key(&Multihash::of(HashCode::Sha2_256, b"hello")));
+    }
+
+    fn client_of(settings: DhtSettings) -> (DhtClient, Receiver<Event>) {
+        let (events, inbox) = bounded(64);
+        let answers = Answers { events, number: 0, source: Source::Dht };
+        (DhtClient::start(settings, answers).unwrap(), inbox)
+    }
+
+    #[test]
+    fn the_port_that_a_router_maps_is_announced_in_place_of_our_own() {
+        let testnet = mainline::Testnet::builder(5).build().unwrap();
+        let hash = Multihash::of(HashCode::Sha2_256, b"hello world");
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let external = SocketAddrV4::new(Ipv4Addr::new(51, 15, 7, 1), 5_555);
+        let mapping = Mapping { external, by: "a test" };
+        let settings = DhtSettings {
+            bootstrap: testnet.bootstrap.clone(),
+            listen: vec![port],
+            mapped: Mapped::default(),
+            announce_after: Duration::from_millis(300),
+            roots: vec![hash],
+            seed: 1,
+        };
+        let mapped = settings.mapped.clone();
+        let (mut provider, _events) = client_of(settings.clone());
+        // Later than the start, as a router answers, and before anything is announced.
+        *mapped.lock() = Some(mapping);
+        let (mut client, found) =
+            client_of(DhtSettings { listen: Vec::new(), roots: Vec::new(), ..settings });
+        let until = Instant::now() + Duration::from_secs(20);
+        let address = loop {
+            assert!(client.look_up(LookUpId::default(), hash) && Instant::now() < until);
+            match found.recv_timeout(Duration::from_millis(500)) {
+                Ok(Event::Found { hint, .. }) => break hint.address,
+                Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        };
+        assert_eq!(address, "127.0.0.1:5555".parse().unwrap());
+        provider.stop();
+        client.stop();
     }
 }

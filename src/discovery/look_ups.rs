@@ -43,7 +43,7 @@ const REFILL_TIME: Duration = Duration::from_millis(150);
 const CANDIDATES_MAX: usize = 512;
 
 /// Names a look-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LookUpId(u64);
 
 /// Who waits for the answers of a look-up.
