@@ -28,8 +28,11 @@ impl LocalStore {
             let allocated = file.allocated()?;
             let live = self.tally.packs.get(&number).map_or(0, |pack| pack.live);
             let waste = allocated.saturating_sub(live);
-            if waste < self.options.pack_bytes_max / WASTE_SHARE_MIN
+            let fits =
+                self.options.quota_bytes.is_none_or(|quota| self.disk_bytes() + live <= quota);
+            if waste < self.options.full_pack_bytes() / WASTE_SHARE_MIN
                 || live * 100 >= allocated * LIVE_PERCENT_MIN
+                || !fits
             {
                 continue;
             }

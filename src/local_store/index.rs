@@ -86,11 +86,23 @@ impl Place {
     }
 }
 
-/// Opens the index for writing; `None` if what is there cannot be used.
-pub(super) fn open(path: &Path, cache_kib: usize) -> Result<Option<Connection>, rusqlite::Error> {
+/// Pages of the write-ahead log that are worth a checkpoint, at most.
+const LOG_PAGES_MAX: u64 = 1_000;
+const PAGE_BYTES: u64 = 4_096;
+
+/// Opens the index for writing, with a write-ahead log of about `log_bytes` at most; `None` if
+/// what is there cannot be used.
+pub(super) fn open(
+    path: &Path,
+    cache_kib: usize,
+    log_bytes: u64,
+) -> Result<Option<Connection>, rusqlite::Error> {
     let index = Connection::open(path)?;
     configure(&index, cache_kib)?;
     index.pragma_update(None, "journal_mode", "WAL")?;
+    let log_pages = (log_bytes / PAGE_BYTES).clamp(1, LOG_PAGES_MAX);
+    index.pragma_update(None, "wal_autocheckpoint", signed(log_pages))?;
+    index.pragma_update(None, "journal_size_limit", signed(log_pages * PAGE_BYTES))?;
     // A commit lost in a power cut is found again in the packs.
     index.pragma_update(None, "synchronous", "NORMAL")?;
     prepare(index)

@@ -15,8 +15,6 @@ use std::{
 
 /// What O_DIRECT wants offsets, lengths and memory to be multiples of.
 pub const ALIGNMENT: usize = 4_096;
-/// Space kept back, so that a full disk can still be told what to delete.
-const RESERVE_BYTES: u64 = 16 << 20;
 
 /// An open connection to the index. Whoever opened it may have a use for it when it is let go.
 pub type Index = Box<dyn DerefMut<Target = Connection> + Send>;
@@ -80,6 +78,9 @@ pub trait Medium: Send + Sync {
 
     /// Sets space aside, or gives it free for a deletion.
     fn set_reserve(&self, kept: bool);
+
+    /// Bytes that are taken on disk beside the packs.
+    fn other_bytes(&self) -> u64;
 }
 
 /// One pack's file.
@@ -131,14 +132,16 @@ pub trait PackFile: Send + Sync {
 pub(super) struct Directory {
     dir: PathBuf,
     cache_kib: usize,
+    reserve_bytes: u64,
 }
 
 /// An index of at most this size is checked as a whole at each start.
 const CHECKED_INDEX_BYTES: u64 = 32 << 20;
 
 impl Directory {
-    pub(super) fn new(dir: &Path, cache_kib: usize) -> Self {
-        Self { dir: dir.into(), cache_kib }
+    /// The store in `dir`, with so much space kept back for deletions.
+    pub(super) fn new(dir: &Path, cache_kib: usize, reserve_bytes: u64) -> Self {
+        Self { dir: dir.into(), cache_kib, reserve_bytes }
     }
 
     fn pack_path(&self, number: u32) -> PathBuf {
@@ -192,7 +195,7 @@ impl Medium for Directory {
         let small = fs::metadata(&path).is_ok_and(|meta| meta.len() <= CHECKED_INDEX_BYTES);
         // A write-ahead log that was left tells of a crash.
         let check = small || self.dir.join("index.sqlite-wal").exists();
-        let opened = index::open(&path, self.cache_kib)?;
+        let opened = index::open(&path, self.cache_kib, self.reserve_bytes)?;
         let sound = opened.filter(|index| !check || is_sound(index));
         Ok(sound.map(|index| Box::new(Box::new(index)) as Index))
     }
@@ -216,13 +219,20 @@ impl Medium for Directory {
         if !kept {
             let _ = fs::remove_file(path);
         } else if !path.exists() {
-            let made = File::create(&path)
-                .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+            let made = File::create(&path).and_then(|file| {
+                Ok(fallocate(&file, FallocateFlags::empty(), 0, self.reserve_bytes)?)
+            });
             if let Err(error) = made {
                 log::debug!("no space is kept back for deletions: {error}");
                 let _ = fs::remove_file(path);
             }
         }
+    }
+
+    fn other_bytes(&self) -> u64 {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let kept = files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file);
+        kept.map(|file| file.blocks() * 512).sum()
     }
 }
 

@@ -27,6 +27,7 @@ use medium::{Directory, Index, Medium};
 use pack::OpenPack;
 use record::{Header, Kind};
 use rusqlite::Connection;
+use space::Held;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -37,8 +38,6 @@ use std::{
 
 /// The version of the data directory, kept in its file VERSION.
 const DIRECTORY_VERSION: &str = "1";
-/// Blocks forgotten in one batch of `gc` or `remove_dataset`.
-const GC_BATCH: u32 = 4_096;
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -96,8 +95,8 @@ pub struct LocalStore {
     /// A transaction is open.
     in_batch: bool,
     batch_bytes: u64,
-    /// Bytes of the packs on disk.
-    held_bytes: u64,
+    /// Bytes that it takes on disk.
+    held: Held,
     /// Where blocks were that are forgotten: their space is given back after the next sync.
     freed: Vec<Place>,
     /// Blocks have moved since the last sync.
@@ -122,7 +121,8 @@ impl LocalStore {
     /// [`StoreError::Locked`], [`StoreError::Missing`], [`StoreError::Newer`]; or the file system.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let lock = prepare_dir(dir, options.create)?;
-        let medium: Arc<dyn Medium> = Arc::new(Directory::new(dir, options.cache_kib));
+        let medium: Arc<dyn Medium> =
+            Arc::new(Directory::new(dir, options.cache_kib, options.reserve_bytes()));
         let mut store = match Self::open_on(medium.clone(), options) {
             // Whoever opens it may want to delete something: the reserve is for that.
             Err(error) if error.is_full() => {
@@ -135,6 +135,7 @@ impl LocalStore {
             }
         };
         store._lock = Some(lock);
+        store.measure_rest();
         Ok(store)
     }
 
@@ -153,7 +154,7 @@ impl LocalStore {
             tally,
             in_batch: false,
             batch_bytes: 0,
-            held_bytes: 0,
+            held: Held::default(),
             freed: Vec::new(),
             has_moved: false,
             has_changed: false,
@@ -225,6 +226,7 @@ impl LocalStore {
     ) -> Result<(), StoreError> {
         self.begin()?;
         if self.note_ref(dataset, hash, len)? {
+            self.make_room(record::HEADER_BYTES as u64)?;
             self.append(&Header::new(Kind::Reference, dataset.0, Some(*hash), &[]), &[])?;
         }
         Ok(())
@@ -261,10 +263,11 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::put`]; then it is as if the dataset had been abandoned.
     pub fn finish_dataset(&mut self, id: DatasetId, info: DatasetInfo) -> Result<(), StoreError> {
+        self.begin()?;
+        self.make_room(space::DESCRIPTION_BYTES)?;
         let (blocks, bytes) = self.open_datasets.remove(&id.0).unwrap_or_default();
         let mut dataset = Dataset { info, blocks, bytes };
         let root = dataset.root_hash().ok_or(StoreError::NotStorable)?;
-        self.begin()?;
         let before = index::dataset(&self.index, &root)?;
         if let Some((_, before)) = &before {
             dataset.info.pinned |= before.info.pinned;
@@ -296,9 +299,9 @@ impl LocalStore {
     /// As [`Self::put`].
     pub fn discard_dataset(&mut self, id: DatasetId) -> Result<Removed, StoreError> {
         self.on_reserve(|store| {
-            let mut removed = Removed::default();
+            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
             store.sync()?;
-            store.sweep(|index| index::only_of(index, id.0, GC_BATCH), &mut removed)?;
+            store.sweep(|index| index::only_of(index, id.0, batch), &mut removed)?;
             store.abandon_dataset(id)?;
             store.sync()?;
             store.compact()?;
@@ -345,13 +348,13 @@ impl LocalStore {
         let Some(hash) = root.multihash() else { return Ok(None) };
         let Some((id, _)) = index::dataset(&self.index, &hash)? else { return Ok(None) };
         self.on_reserve(|store| {
-            let mut removed = Removed::default();
+            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
             store.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
             index::delete_dataset(&store.index, id)?;
             store.has_changed = true;
             // The dataset must be gone for good before the first of its blocks is.
             store.sync()?;
-            store.sweep(|index| index::only_of(index, id, GC_BATCH), &mut removed)?;
+            store.sweep(|index| index::only_of(index, id, batch), &mut removed)?;
             store.begin()?;
             index::delete_refs(&store.index, id)?;
             store.sync()?;
@@ -376,8 +379,8 @@ impl LocalStore {
                 }
             }
             store.sync()?;
-            let mut removed = Removed::default();
-            store.sweep(|index| index::unreferenced(index, GC_BATCH), &mut removed)?;
+            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
+            store.sweep(|index| index::unreferenced(index, batch), &mut removed)?;
             store.compact()?;
             Ok(removed)
         })
@@ -424,7 +427,7 @@ impl LocalStore {
     }
 
     fn append(&mut self, header: &Header, payload: &[u8]) -> Result<u64, StoreError> {
-        if self.pack.end() >= self.options.pack_bytes_max {
+        if self.pack.end() >= self.options.full_pack_bytes() {
             self.next_pack()?;
         }
         let offset = self.pack.end();
@@ -438,7 +441,7 @@ impl LocalStore {
             return Err(error.into());
         }
         self.batch_bytes += header.record_bytes();
-        self.held_bytes += header.record_bytes();
+        self.held.packs += header.record_bytes();
         Ok(offset)
     }
 
@@ -487,6 +490,7 @@ impl LocalStore {
             self.batch_bytes = 0;
             self.changes += u64::from(std::mem::take(&mut self.has_changed));
             self.medium.committed(&mut self.index);
+            self.measure_rest();
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ mod tests {
     fn what_was_appended_in_any_pieces_is_in_the_file_and_a_resumed_pack_goes_on_behind_it() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         std::fs::create_dir(dir.path().join("packs")).unwrap();
-        let medium = Directory::new(dir.path(), 64);
+        let medium = Directory::new(dir.path(), 64, 0);
         let mut pack = OpenPack::create(&medium, 1, PIECE_BYTES).unwrap();
         let seed = pack.seed;
         let mut expected = PackHeader { seed }.to_bytes().to_vec();

@@ -1,24 +1,80 @@
-//! Space: what the packs take on disk, the quota over it, and what is given back.
+//! Space: what the store takes on disk, the quota over it, and what is given back.
 
 use super::{
-    LocalStore, Removed, StoreError, index, index::Place, medium::PackFile, record::HEADER_BYTES,
+    LocalStore, Removed, StoreError, StoreOptions, index, index::Place, medium::PackFile,
+    record::HEADER_BYTES,
 };
 
-/// Blocks of cache forgotten at a time to make room, at most.
-const EVICTION_BATCH: u32 = 4_096;
+/// Blocks forgotten between two commits, at most.
+const DELETIONS_MAX: u64 = 4_096;
 /// The share of the quota that is made free at a time.
 const EVICTION_SHARE: u64 = 64;
 /// File systems give space back in pages.
 const PAGE_BYTES: u64 = 4_096;
+/// Space kept back, so that a full disk can still be told what to delete.
+const RESERVE_BYTES_MAX: u64 = 16 << 20;
+/// The share of the quota that a pack has at most.
+const PACK_SHARE: u64 = 32;
+/// The share of the quota that is kept back.
+const RESERVE_SHARE: u64 = 16;
+/// What a record lets the index and its log grow by until the next commit, at most: a leaf of each
+/// of two tables, in both files.
+const INDEX_BYTES: u64 = 4 * PAGE_BYTES;
+/// What is set aside for the index is looked at again when it is more than this.
+const EXACT_BYTES: u64 = 4 * INDEX_BYTES;
+/// What a dataset's description takes.
+pub(super) const DESCRIPTION_BYTES: u64 = 2 * PAGE_BYTES;
+
+impl StoreOptions {
+    /// A pack that has so many bytes is full. Giving one up takes the space of what it still has,
+    /// which must be there within the quota.
+    pub(super) fn full_pack_bytes(&self) -> u64 {
+        let share = self.quota_bytes.map_or(u64::MAX, |quota| quota / PACK_SHARE);
+        self.pack_bytes_max.min(share)
+    }
+
+    /// What may be filled.
+    fn limit(&self) -> Option<u64> {
+        self.quota_bytes.map(|quota| quota.saturating_sub(self.full_pack_bytes()))
+    }
+
+    /// What is kept back for deletions, and may be taken by what they need meanwhile.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        let share = self.quota_bytes.map(|quota| quota / RESERVE_SHARE);
+        share.map_or(RESERVE_BYTES_MAX, |share| share.clamp(PAGE_BYTES, RESERVE_BYTES_MAX))
+    }
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pub(super) packs: u64,
+    /// Index, reserve and small files, when the index was committed last.
+    rest: u64,
+    /// What they may have grown by since.
+    growth: u64,
+}
 
 impl LocalStore {
     /// Looks what the packs take. Everything is synced.
     pub(super) fn measure(&mut self) -> Result<(), StoreError> {
-        self.held_bytes = 0;
+        self.held.packs = 0;
         for number in self.medium.packs()? {
-            self.held_bytes += self.medium.read_pack(number)?.allocated()?;
+            self.held.packs += self.medium.read_pack(number)?.allocated()?;
         }
         Ok(())
+    }
+
+    /// Looks what all else takes. The index is committed.
+    pub(super) fn measure_rest(&mut self) {
+        self.held.rest = self.medium.other_bytes();
+        self.held.growth = 0;
+    }
+
+    /// Bytes that the store takes on disk, index and all; at most, while a batch is open.
+    pub const fn disk_bytes(&self) -> u64 {
+        // The open pack ends within a page.
+        self.held.packs + PAGE_BYTES + self.held.rest + self.held.growth
     }
 
     /// Does something that gives space back, with the reserve if there is no other space.
@@ -28,30 +84,61 @@ impl LocalStore {
     ) -> Result<T, StoreError> {
         self.medium.set_reserve(false);
         let done = act(self);
-        self.medium.set_reserve(true);
+        let growth = self.held.growth;
+        self.measure_rest();
+        let needed = self.disk_bytes() + self.options.reserve_bytes();
+        if self.options.quota_bytes.is_none_or(|quota| needed <= quota) {
+            self.medium.set_reserve(true);
+            self.measure_rest();
+        }
+        self.held.growth = growth;
         done
     }
 
-    /// Frees cache until `bytes` more fit the quota.
+    /// Blocks that are forgotten between two commits: what that takes in the index's log, a page
+    /// each, stays within the reserve, which is free meanwhile.
+    pub(super) fn deletion_batch(&self) -> u32 {
+        let most = self.options.reserve_bytes() / (2 * PAGE_BYTES);
+        u32::try_from(most.clamp(1, DELETIONS_MAX)).expect("a few thousand")
+    }
+
+    /// Frees cache until a record of so many bytes fits the quota.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let Some(quota) = self.options.quota_bytes else { return Ok(()) };
-        while self.held_bytes + bytes > quota {
-            let orphans = index::unreferenced(&self.index, EVICTION_BATCH)?;
-            let held_before = self.held_bytes;
-            // Some more than is needed, so that the next block need not wait for a sync as well.
-            let wanted = (self.held_bytes + bytes - quota).max(quota / EVICTION_SHARE);
+        let Some(limit) = self.options.limit() else { return Ok(()) };
+        self.held.growth += INDEX_BYTES;
+        while self.disk_bytes() + bytes > limit {
+            if self.held.growth > EXACT_BYTES {
+                // The index took less than was set aside for it.
+                self.commit()?;
+                self.begin()?;
+            } else {
+                let over = self.disk_bytes() + bytes - limit;
+                self.evict(over.max(limit / EVICTION_SHARE))?;
+            }
+            self.held.growth += INDEX_BYTES;
+        }
+        Ok(())
+    }
+
+    /// Forgets cache of so many bytes, or as much as can be in one go: some more than is needed,
+    /// so that the next block need not wait for a sync as well.
+    fn evict(&mut self, bytes: u64) -> Result<(), StoreError> {
+        let orphans = index::unreferenced(&self.index, self.deletion_batch())?;
+        let settled = |held: Held| held.packs + held.rest;
+        let held_before = settled(self.held);
+        self.on_reserve(|store| {
             let mut removed = Removed::default();
             for hash in &orphans {
-                if removed.bytes < wanted {
-                    self.delete(hash, &mut removed)?;
+                if removed.bytes < bytes {
+                    store.delete(hash, &mut removed)?;
                 }
             }
-            self.sync()?;
-            self.compact()?;
-            self.begin()?;
-            if orphans.is_empty() && self.held_bytes >= held_before {
-                return Err(StoreError::OverQuota);
-            }
+            store.sync()?;
+            store.compact()?;
+            store.begin()
+        })?;
+        if orphans.is_empty() && settled(self.held) >= held_before {
+            return Err(StoreError::OverQuota);
         }
         Ok(())
     }
@@ -85,7 +172,7 @@ impl LocalStore {
             }
             let Some((number, file)) = &open else { continue };
             match file.punch(start..end) {
-                Ok(()) => self.held_bytes = self.held_bytes.saturating_sub(end - start),
+                Ok(()) => self.held.packs = self.held.packs.saturating_sub(end - start),
                 Err(error) => log::debug!("space of pack {number} is not given back: {error}"),
             }
         }

@@ -248,6 +248,10 @@ impl Medium for Forgetful {
     }
 
     fn set_reserve(&self, _: bool) {}
+
+    fn other_bytes(&self) -> u64 {
+        0
+    }
 }
 
 struct Handle {
