@@ -78,6 +78,16 @@ impl Limits {
 }
 
 /// How a node runs. [`Config::new`] has the defaults of the command line.
+///
+/// ```
+/// use barrow::config::{Config, Limits, PeerTarget};
+/// let mut config = Config::new("/srv/barrow");
+/// config.http = None;
+/// config.limits = Limits::SMALL;
+/// config.quota_bytes = Some(20 << 30);
+/// config.peers.push(PeerTarget::parse("192.0.2.7:4780")?);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where identity, packs and index are.
@@ -101,6 +111,8 @@ pub struct Config {
     pub port_map: bool,
     /// Bytes on disk at most, if bounded.
     pub quota_bytes: Option<u64>,
+    /// Time after which fetched blocks are committed to the index although nobody waits.
+    pub commit_interval: Duration,
     /// Bytes a second that the scrub hashes; 0 for none.
     pub scrub_rate: u64,
     /// From one pass of the scrub to the next.
@@ -153,6 +165,7 @@ impl Config {
             mdns: true,
             port_map: true,
             quota_bytes: None,
+            commit_interval: Duration::from_secs(1),
             scrub_rate: 4 << 20,
             scrub_rest: Duration::from_secs(7 * 24 * 3_600),
             limits: Limits::DEFAULT,

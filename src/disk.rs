@@ -25,7 +25,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 32 MiB.
@@ -40,8 +40,6 @@ const SHARED_READERS_MAX: usize = 4;
 const COMMIT_BYTES: u64 = 8 << 20;
 /// Share of the pool that blocks may hold which only wait for that: they would starve the rest.
 const UNCOMMITTED_POOL_SHARE: usize = 4;
-/// Time after which the index is committed although nobody waits.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes that a crash may make the next start read again.
 const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
 /// Blocks of which it is remembered until the next commit that they were read.
@@ -413,7 +411,7 @@ impl Disk {
             let next = if appended.is_empty() {
                 writes.recv().ok()
             } else {
-                match writes.recv_deadline(since + COMMIT_INTERVAL) {
+                match writes.recv_deadline(since + store.commit_interval()) {
                     Ok(write) => Some(write),
                     Err(error) if error.is_timeout() => {
                         self.commit(&mut store, &mut appended);

@@ -191,6 +191,7 @@ impl Node {
         let options = StoreOptions {
             quota_bytes: config.quota_bytes,
             cache_kib: limits.index_cache_kib,
+            commit_interval: config.commit_interval,
             ..StoreOptions::default()
         };
         let store = LocalStore::open(&config.data_dir, options)?;

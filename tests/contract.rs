@@ -69,6 +69,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ("", "log-format", "for those who collect logs"),
     ("help", "man", "packages make their manual page of it"),
     ("serve", "no-portmap", "a router that is not ours is not everybody's to ask"),
+    ("serve", "commit-interval", "how often a flash card is written to is its owner's choice"),
     ("serve", "scrub-rate", "how fast the disk is read in the background is its owner's choice"),
 ];
 fn barrow(words: &[&str]) -> Output {

@@ -81,6 +81,12 @@ pub const COMMANDS: &[Command] = &[
                 "BPS",
                 "bytes a second that are hashed again in the background, 0 for none [default: 4MiB]",
             ),
+            flag(
+                "commit-interval",
+                "SECONDS",
+                "time after which what was fetched is committed although nobody waits: more wears \
+                 a flash card less [default: 1]",
+            ),
             flag("small", "", "use at most 24 MiB of memory"),
             flag(
                 "swarm-key-file",

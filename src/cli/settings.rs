@@ -17,7 +17,11 @@ use std::{
     env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// A fetched block of which the index knows nothing is held in memory, so it is no day.
+const COMMIT_INTERVAL_SECONDS_MAX: u64 = 3_600;
 
 /// What a command works with.
 pub(super) struct Settings {
@@ -178,6 +182,14 @@ impl Sources<'_> {
         config.price_max = units("max-price")?.unwrap_or(config.price_max);
         config.budget = units("budget")?.unwrap_or(config.budget);
         config.credit = units("credit")?.unwrap_or(config.credit);
+        if let Some(seconds) = units("commit-interval")? {
+            if !(1..=COMMIT_INTERVAL_SECONDS_MAX).contains(&seconds) {
+                return Err(format!(
+                    "--commit-interval: 1 to {COMMIT_INTERVAL_SECONDS_MAX} seconds"
+                ));
+            }
+            config.commit_interval = Duration::from_secs(seconds);
+        }
         if self.switch("small")? {
             config.limits = Limits::SMALL;
         }

@@ -34,6 +34,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 /// The version of the data directory, kept in its file VERSION.
@@ -51,6 +52,9 @@ pub struct StoreOptions {
     pub pack_bytes_max: u64,
     /// Bytes of one write: what is appended goes to the file in pieces of this size.
     pub piece_bytes: usize,
+    /// Time after which the index is committed although nobody waits: longer wears a flash card
+    /// less. Whoever puts or pins waits for a commit and a sync of its own.
+    pub commit_interval: Duration,
 }
 
 impl Default for StoreOptions {
@@ -61,6 +65,7 @@ impl Default for StoreOptions {
             create: true,
             pack_bytes_max: 1 << 30,
             piece_bytes: 1 << 20,
+            commit_interval: Duration::from_secs(1),
         }
     }
 }
@@ -461,6 +466,11 @@ impl LocalStore {
             self.in_batch = true;
         }
         Ok(())
+    }
+
+    /// Time after which what was appended is committed although nobody waits.
+    pub fn commit_interval(&self) -> Duration {
+        self.options.commit_interval
     }
 
     /// Bytes appended since the last commit.

@@ -2,6 +2,17 @@
 //!
 //! No I/O, no clock, no thread and no policy: bytes in, events out. `SPEC.md` beside this crate
 //! is normative; `vectors/` holds a vector for each MUST of it.
+//!
+//! ```
+//! use barrow_wire::{Cid, Codec, HashCode, Message, Multihash};
+//!
+//! let hash = Multihash::of(HashCode::Sha2_256, b"hello world");
+//! let cid = Cid::v1(Codec::Raw, hash);
+//! assert_eq!(cid.to_string(), "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e");
+//! let mut frame = Vec::new();
+//! Message::WantBlock { blocks: vec![hash] }.encode(&mut frame);
+//! assert!(frame.len() > 32);
+//! ```
 
 #![forbid(unsafe_code)]
 
