@@ -73,7 +73,7 @@ impl Limits {
         http_connections_max: 256,
         http_kept_bytes_max: 256 << 10,
         http_handlers: 8,
-        index_cache_kib: 512,
+        index_cache_kib: 256,
     };
 }
 

@@ -255,6 +255,7 @@ fn serve(rows: &Rows, flags: &[String]) {
             "swarm-key-file" => (key.to_str().unwrap(), Some("no such file")),
             "denylist" => (denied.to_str().unwrap(), None),
             "no-dht" | "no-mdns" | "no-portmap" | "small" => ("", None),
+            "commit-interval" => ("5", Some("0")),
             _ => ("1000000", Some("many")),
         };
         let setting = if value.is_empty() { "true".to_owned() } else { format!("{value:?}") };
