@@ -321,8 +321,6 @@ impl World {
                     assert!(engine.next_timeout() > Some(now) || engine.next_timeout().is_none());
                     self.act(node);
                 }
-                // Also where it moved on meanwhile.
-                self.arm(node);
             }
             Event::Told { node, life, input } => {
                 if self.nodes[node].life == life {
