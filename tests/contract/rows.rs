@@ -259,11 +259,19 @@ fn serve(rows: &Rows, flags: &[String]) {
             _ => ("1000000", Some("many")),
         };
         let setting = if value.is_empty() { "true".to_owned() } else { format!("{value:?}") };
-        file += &format!("{flag} = {setting}\n");
+        if flag != "bootstrap" || cfg!(feature = "dht") {
+            file += &format!("{flag} = {setting}\n");
+        }
         let flag = format!("--{flag}");
+        let store = format!("serve{flag}");
+        if flag == "--bootstrap" && !cfg!(feature = "dht") {
+            let refused = rows.fed(&store, &["serve", &flag, value], b"");
+            assert_eq!(status(&refused), Some(2), "{refused:?}");
+            assert!(text(&refused.stderr).contains("no DHT"), "{refused:?}");
+            continue;
+        }
         let own: Vec<&str> =
             [&flag[..], value].into_iter().filter(|word| !word.is_empty()).collect();
-        let store = format!("serve{flag}");
         let node = start(rows, &store, &[], &own);
         assert_eq!(node.get("/healthz").status, 200, "{flag}");
         let (ended, took) = node.terminate();
