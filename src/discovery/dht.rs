@@ -15,6 +15,7 @@ use mainline::{
     Dht, Id, RequestFilter, RequestSpecific, ServerSettings,
     async_dht::{AsyncDht, GetStream},
 };
+use parking_lot::Mutex;
 use ring::digest::{self, SHA256};
 use std::{
     io,
@@ -31,8 +32,8 @@ use std::{
 
 /// What stands before a multihash when its name in the DHT is made: nobody else's names are ours.
 const NAMESPACE: &[u8] = b"barrow dht provider 1\0";
-/// Announcements under way; each takes a few seconds.
-const ANNOUNCING_MAX: usize = 8;
+/// Announcements under way; each takes a few seconds, and 125 begin in a second at most.
+const ANNOUNCING_MAX: usize = 512;
 /// A look-up that took so long ends.
 const LOOK_UP_TIME: Duration = Duration::from_secs(15);
 /// The same for an announcement: the crate never ends one that no node gave a token for.
@@ -69,13 +70,13 @@ pub struct DhtSettings {
 /// The DHT client's thread.
 pub(super) struct DhtClient {
     commands: Sender<Command>,
+    /// Changed at once, also while the thread waits for a name to be looked up.
+    announcer: Arc<Mutex<Announcer>>,
 }
 
 enum Command {
     LookUp(LookUpId, Key),
-    Announce(Key),
-    Withdraw(Key),
-    /// Something that was waited for has come.
+    /// Something that was waited for has come, or there is something to announce.
     Wake,
     Stop,
 }
@@ -84,9 +85,12 @@ impl DhtClient {
     pub(super) fn start(settings: DhtSettings, answers: Answers) -> io::Result<Self> {
         let (commands, inbox) = bounded(SOURCE_QUEUE_MAX);
         let waker = Waker::from(Arc::new(Bell(commands.clone())));
-        let thread = std::thread::Builder::new().name("dht".into());
-        thread.spawn(move || Worker::new(settings, answers, inbox, waker).run())?;
-        Ok(Self { commands })
+        let first = Instant::now() + settings.announce_after;
+        let roots = settings.roots.iter().map(key);
+        let announcer = Arc::new(Mutex::new(Announcer::new(first, roots, settings.seed)));
+        let worker = Worker::new(settings, answers, inbox, waker, announcer.clone());
+        std::thread::Builder::new().name("dht".into()).spawn(move || worker.run())?;
+        Ok(Self { commands, announcer })
     }
 }
 
@@ -100,13 +104,13 @@ impl Provider for DhtClient {
     }
 
     fn announce(&mut self, hash: &Multihash) {
-        // While its names are looked up the thread takes nothing; waiting for it would hold up
-        // every other source.
-        let _ = self.commands.try_send(Command::Announce(key(hash)));
+        self.announcer.lock().add(Instant::now(), key(hash));
+        // With a full queue the thread is awake anyway.
+        let _ = self.commands.try_send(Command::Wake);
     }
 
     fn withdraw(&mut self, hash: &Multihash) {
-        let _ = self.commands.try_send(Command::Withdraw(key(hash)));
+        self.announcer.lock().remove(&key(hash));
     }
 
     fn stop(&mut self) {
@@ -158,7 +162,7 @@ struct Worker {
     rejoin_at: Instant,
     rejoin_wait: Duration,
     port: Option<u16>,
-    announcer: Announcer,
+    announcer: Arc<Mutex<Announcer>>,
     look_ups: Vec<LookUp>,
     announcements: Vec<Announcement>,
 }
@@ -169,10 +173,10 @@ impl Worker {
         answers: Answers,
         inbox: Receiver<Command>,
         waker: Waker,
+        announcer: Arc<Mutex<Announcer>>,
     ) -> Self {
         let now = Instant::now();
         let port = ours(&settings).map(|address| address.port());
-        let roots = settings.roots.iter().map(key);
         Self {
             answers,
             inbox,
@@ -181,7 +185,7 @@ impl Worker {
             entering: None,
             rejoin_at: now,
             rejoin_wait: REJOIN_MIN,
-            announcer: Announcer::new(now + settings.announce_after, roots, settings.seed),
+            announcer,
             port,
             settings,
             look_ups: Vec::new(),
@@ -221,7 +225,7 @@ impl Worker {
         let look_ups = self.look_ups.iter().map(|look_up| look_up.until);
         let free = self.announcements.len() < ANNOUNCING_MAX && self.port.is_some();
         let announcer = match self.dht {
-            Some(_) => self.announcer.next_due().filter(|_| free),
+            Some(_) => self.announcer.lock().next_due().filter(|_| free),
             None => self.port.map(|_| self.rejoin_at),
         };
         let announcements = self.announcements.iter().map(|announcement| announcement.until);
@@ -241,8 +245,6 @@ impl Worker {
                     None => self.answers.finished(id),
                 }
             }
-            Command::Announce(key) => self.announcer.add(now, key),
-            Command::Withdraw(key) => self.announcer.remove(&key),
             Command::Wake => {}
             Command::Stop => return ControlFlow::Break(()),
         }
@@ -316,8 +318,9 @@ impl Worker {
         let Some(dht) = &self.dht else { return };
         let mapping = *self.settings.mapped.lock();
         let port = mapping.map_or(port, |mapping| mapping.external.port());
+        let mut announcer = self.announcer.lock();
         while self.announcements.len() < ANNOUNCING_MAX
-            && let Some(key) = self.announcer.take_due(now)
+            && let Some(key) = announcer.take_due(now)
         {
             let dht = dht.clone();
             let done = async move { dht.announce_peer(Id::from(key), Some(port)).await.is_ok() };
@@ -325,7 +328,6 @@ impl Worker {
             self.announcements.push(Announcement { key, done: Box::pin(done), until });
         }
         let mut context = Context::from_waker(&self.waker);
-        let announcer = &mut self.announcer;
         self.announcements.retain_mut(|announcement| {
             match announcement.done.as_mut().poll(&mut context) {
                 Poll::Pending if now < announcement.until => return true,

@@ -334,3 +334,63 @@ fn what_the_dht_costs() {
     eprintln!("an announcement: {} bytes in {} datagrams", bytes / files, datagrams as u64 / files);
     assert_eq!(announcements(&node) as u64, files);
 }
+
+/// A CAR of small files, each of them a root: that many datasets in one import.
+fn many_datasets(from: u32, count: u32) -> Vec<u8> {
+    let block = |n: u32| {
+        let bytes = n.to_be_bytes();
+        let cid = [&[1, 0x55, 0x12, 32][..], &Sha256::digest(bytes)].concat();
+        (cid, bytes)
+    };
+    let section = |bytes: &[u8]| {
+        let mut varint = Vec::new();
+        let mut rest = bytes.len();
+        while rest > 127 {
+            varint.push((rest & 127) as u8 | 128);
+            rest >>= 7;
+        }
+        varint.push(rest as u8);
+        [&varint[..], bytes].concat()
+    };
+    let blocks: Vec<_> = (from..from + count).map(block).collect();
+    let mut header = b"\xa2\x65roots\x99".to_vec();
+    header.extend(u16::try_from(count).unwrap().to_be_bytes());
+    for (cid, _) in &blocks {
+        header.extend([&[0xd8, 42, 0x58, 37, 0], &cid[..]].concat());
+    }
+    header.extend(b"\x67version\x01");
+    let blocks = blocks.iter().flat_map(|(cid, bytes)| section(&[&cid[..], bytes].concat()));
+    section(&header).into_iter().chain(blocks).collect()
+}
+
+/// `BARROW_ANNOUNCED` sets how many there are (100,000), `BARROW_IDLE_S` for how long (60 s).
+#[test]
+#[ignore = "takes minutes; prints figures"]
+fn what_many_datasets_cost() {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (count, seconds) = (number("BARROW_ANNOUNCED", 100_000), number("BARROW_IDLE_S", 60));
+    let dir = tempfile::tempdir().unwrap();
+    let testnet = Testnet::builder(50).build().unwrap();
+    let path = dir.path().join("node");
+    let node = start(&path, &testnet.bootstrap[..3], &[]);
+    for from in (0..count).step_by(1_000) {
+        let car = dir.path().join("datasets.car");
+        fs::write(&car, many_datasets(from, 1_000.min(count - from))).unwrap();
+        let imported = node.run(&["import", car.to_str().unwrap()]);
+        assert!(imported.status.success(), "{imported:?}");
+    }
+    node.kill();
+    let node = start(&path, &testnet.bootstrap[..3], &[]);
+    // Announcements begin 5 s after the start.
+    thread::sleep(Duration::from_secs(20));
+    let (before, cpu) = (announcements(&node), cpu_ms(&node));
+    thread::sleep(Duration::from_secs(seconds.into()));
+    let (announced, cpu) = (announcements(&node) - before, cpu_ms(&node) - cpu);
+    eprintln!(
+        "{count} datasets: {:.1} announcements a second of {:.1} due, {:.1} % of a core",
+        announced as f64 / f64::from(seconds),
+        f64::from(count) / 900.0,
+        cpu as f64 / f64::from(seconds) / 10.0
+    );
+    assert!(announced as u32 <= 125 * (seconds + 1), "{announced} announced");
+}
