@@ -119,6 +119,26 @@ fn removing_a_dataset_leaves_every_block_that_another_one_has() {
 }
 
 #[test]
+fn of_a_dataset_of_many_batches_every_block_goes_and_none_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path());
+    let small = |n: u32| Block::of(n.to_be_bytes().to_vec().into()).unwrap();
+    let dataset = |range: std::ops::Range<u32>| {
+        let id = disk.begin_dataset().unwrap();
+        let info = info(&small(range.start), true);
+        range.for_each(|n| disk.put(small(n), Some(id)));
+        disk.finish_dataset(id, info.clone()).unwrap();
+        info.root
+    };
+    let (one, _other) = (dataset(0..6_000), dataset(5_900..6_100));
+    assert_eq!(disk.remove_dataset(&one).unwrap().unwrap().blocks, 5_900);
+    for n in 0..6_100 {
+        assert_eq!(disk.get(small(n).hash()).unwrap().is_some(), n >= 5_900, "block {n}");
+    }
+    disk.shutdown();
+}
+
+#[test]
 fn a_damaged_block_is_never_served_and_verify_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let first = disk(dir.path());

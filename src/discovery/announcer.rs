@@ -15,7 +15,8 @@ pub(super) type Key = [u8; 20];
 
 /// A key is announced again after so long. DHT nodes forget after 30 minutes to two hours.
 const ROUND_TIME: Duration = Duration::from_secs(15 * 60);
-/// New keys and those of the first round follow each other so, or faster where the round needs it.
+/// New keys, failed ones and those of the first round follow each other so, or as closely as the
+/// round's.
 const GAP_SOON: Duration = Duration::from_millis(250);
 /// No two announcements are closer than this: 125 a second, enough for 112,500 keys. A round of
 /// more takes longer.
@@ -40,7 +41,8 @@ pub(super) struct Announcer {
     cursor: Option<Key>,
     /// Keys of the first round still to come: at a start all are announced as soon as may be.
     first_round: usize,
-    fresh_at: Instant,
+    /// When the next of these may go.
+    soon_at: Instant,
     round_at: Instant,
     /// [`GAP_MIN`] after the last announcement.
     quiet_until: Instant,
@@ -53,10 +55,10 @@ impl Announcer {
         let keys: BTreeSet<Key> = keys.into_iter().collect();
         let first_round = keys.len();
         let (fresh, failed) = (VecDeque::new(), VecDeque::new());
-        let (fresh_at, round_at, quiet_until) = (now, now, now);
+        let (soon_at, round_at, quiet_until) = (now, now, now);
         let jitter = seed | 1;
         let cursor = None;
-        Self { keys, fresh, failed, cursor, first_round, fresh_at, round_at, quiet_until, jitter }
+        Self { keys, fresh, failed, cursor, first_round, soon_at, round_at, quiet_until, jitter }
     }
 
     /// One more is to be announced, and soon.
@@ -78,7 +80,8 @@ impl Announcer {
 
     /// An announcement reached nobody: it is tried again before long.
     pub(super) fn failed(&mut self, now: Instant, key: Key) {
-        if self.keys.contains(&key) && self.failed.len() < FAILED_MAX {
+        let waits = self.failed.iter().any(|(_, failed)| *failed == key);
+        if self.keys.contains(&key) && self.failed.len() < FAILED_MAX && !waits {
             self.failed.push_back((now + RETRY_TIME, key));
         }
     }
@@ -88,24 +91,27 @@ impl Announcer {
         if now < self.quiet_until {
             return None;
         }
-        let key = self.take_fresh(now).or_else(|| self.take_failed(now));
-        let key = key.or_else(|| self.take_of_round(now))?;
+        let key = self.take_soon(now).or_else(|| self.take_of_round(now))?;
         self.quiet_until = now + GAP_MIN;
         Some(key)
     }
 
-    fn take_fresh(&mut self, now: Instant) -> Option<Key> {
-        if now < self.fresh_at {
+    fn take_soon(&mut self, now: Instant) -> Option<Key> {
+        if now < self.soon_due()? {
             return None;
         }
-        let key = self.fresh.pop_front()?;
-        self.fresh_at = now + self.gap().min(GAP_SOON);
+        let failed = |(_, key)| key;
+        let key = self.fresh.pop_front().or_else(|| self.failed.pop_front().map(failed))?;
+        self.soon_at = now + self.gap().min(GAP_SOON);
         Some(key)
     }
 
-    fn take_failed(&mut self, now: Instant) -> Option<Key> {
-        self.failed.front().filter(|(at, _)| *at <= now)?;
-        self.failed.pop_front().map(|(_, key)| key)
+    /// When the next new or failed key has its turn.
+    fn soon_due(&self) -> Option<Instant> {
+        match self.fresh.is_empty() {
+            true => self.failed.front().map(|(at, _)| self.soon_at.max(*at)),
+            false => Some(self.soon_at),
+        }
     }
 
     fn take_of_round(&mut self, now: Instant) -> Option<Key> {
@@ -130,10 +136,8 @@ impl Announcer {
 
     /// When [`Self::take_due`] has something next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let fresh = (!self.fresh.is_empty()).then_some(self.fresh_at);
         let round = (!self.keys.is_empty()).then_some(self.round_at);
-        let failed = self.failed.front().map(|(at, _)| *at);
-        Some([fresh, failed, round].into_iter().flatten().min()?.max(self.quiet_until))
+        Some([self.soon_due(), round].into_iter().flatten().min()?.max(self.quiet_until))
     }
 
     /// Between two keys of a round.
@@ -234,6 +238,22 @@ mod tests {
             }
         }
         assert_eq!(reached.len(), 89);
+    }
+
+    #[test]
+    fn without_a_network_a_few_keys_are_tried_slowly_and_each_is_remembered_once() {
+        let start = Instant::now();
+        let mut announcer = Announcer::new(start, (0..90).map(key), 7);
+        let (mut now, mut tries) = (start, 0);
+        while let Some(at) = announcer.next_due().filter(|at| *at < start + ROUND_TIME * 4) {
+            now = now.max(at);
+            let key = announcer.take_due(now).expect("it is due");
+            announcer.failed(now, key);
+            assert!(announcer.failed.len() <= 90);
+            tries += 1;
+        }
+        // Beside them the first round and four more.
+        assert!(tries <= 4 * 3_600 + 5 * 90, "{tries}");
     }
 
     #[test]

@@ -358,7 +358,7 @@ impl GateLoop {
         }
         let serving = self.inners.iter().find(|(_, inner)| inner.client == Some(token));
         if let Some(inner) = serving.map(|(inner, _)| *inner) {
-            self.drop_inner(inner);
+            self.abandon_inner(inner);
         }
     }
 

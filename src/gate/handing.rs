@@ -3,13 +3,14 @@
 
 use super::{
     answer::{connection_line, public_head},
+    body::Body,
     connection::Stage,
     event_loop::GateLoop,
     inner::{Answer, Inner},
     request,
 };
 use mio::{Interest, Token, net::UnixStream};
-use std::time::Instant;
+use std::{net::Shutdown, time::Instant};
 
 /// Uploads at one time: fewer than handlers, so that stalled ones do not hold them all.
 const UPLOADS_SHARE: usize = 2;
@@ -102,7 +103,7 @@ impl GateLoop {
         loop {
             let Some(inner) = self.inners.get_mut(&inner_token) else { return };
             let Some(token) = inner.client else {
-                // Nothing but a probe has no client, and it fits any socket.
+                // A probe has no client, nor what was abandoned; both fit any socket.
                 let _ = inner.write();
                 return;
             };
@@ -116,7 +117,7 @@ impl GateLoop {
                     return self.close(token, false);
                 }
                 if client.pass_upload(&mut inner.output, INNER_BYTES_MAX).is_err() {
-                    self.drop_inner(inner_token);
+                    self.abandon_inner(inner_token);
                     return self.refuse(token, 400, "bad_request", "a chunk is malformed");
                 }
             }
@@ -142,23 +143,25 @@ impl GateLoop {
                 self.dispatch();
             }
             Ok(Some(answer)) => {
-                let Some(token) = inner.client.take() else {
-                    return self.drop_inner(inner_token);
-                };
-                if inner.spent || inner.ended {
+                let client = inner.client.take();
+                // Also what nobody waits for is taken: it is freed by that.
+                let name = answer.get(request::BODY_HEADER);
+                let body = name.and_then(|name| self.bodies.take(name));
+                if inner.spent || inner.ended || self.idle_inners.contains(&inner_token) {
                     self.drop_inner(inner_token);
                 } else {
                     self.idle_inners.push(inner_token);
                 }
-                self.on_answer(token, &answer);
+                if let Some(token) = client {
+                    self.on_answer(token, &answer, body);
+                }
                 self.dispatch();
             }
             Err(_) => self.fail_inner(inner_token),
         }
     }
 
-    fn on_answer(&mut self, token: u64, answer: &Answer) {
-        let body = answer.get(request::BODY_HEADER).and_then(|name| self.bodies.take(name));
+    fn on_answer(&mut self, token: u64, answer: &Answer, body: Option<Box<dyn Body>>) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         // A handler that answers before it has read the body leaves the rest of it in the way.
         client.keep_alive &= client.upload.is_none();
@@ -185,7 +188,18 @@ impl GateLoop {
         self.write(token);
     }
 
-    pub(super) fn drop_inner(&mut self, inner_token: u64) {
+    /// Its client is gone. The answer is still awaited, so that what it holds is freed; a handler
+    /// that waits for the body of the request sees its end.
+    pub(super) fn abandon_inner(&mut self, inner_token: u64) {
+        let Some(inner) = self.inners.get_mut(&inner_token) else { return };
+        inner.client = None;
+        if inner.spent {
+            inner.output.clear();
+            let _ = inner.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn drop_inner(&mut self, inner_token: u64) {
         if let Some(mut inner) = self.inners.remove(&inner_token) {
             let _ = self.poll.registry().deregister(&mut inner.stream);
             self.idle_inners.retain(|idle| *idle != inner_token);

@@ -145,3 +145,83 @@ fn connections_max(wanted: usize) -> usize {
     // Packs, index, peers, inner sockets and the like take the rest.
     wanted.min(limit.saturating_sub(192).max(16))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use crossbeam::channel::{Receiver, bounded};
+    use std::{
+        io::{Read as _, Write as _},
+        net::{Shutdown, TcpStream},
+        task::Poll as Progress,
+    };
+
+    /// A body without end; its `Sender` ends with it.
+    struct Held(#[expect(dead_code, reason = "what counts is when it is dropped")] Sender<()>);
+
+    impl Body for Held {
+        fn poll_chunk(&mut self, _: &std::task::Waker) -> Progress<Option<Result<Bytes, String>>> {
+            Progress::Pending
+        }
+    }
+
+    /// A gate whose one handler says that it has begun, reads the body, waits to go on, and
+    /// answers with a body that is held by nobody else.
+    fn gate(dir: &std::path::Path) -> (Gate, Receiver<()>, Sender<Sender<()>>) {
+        let (begun, has_begun) = bounded(8);
+        let (go, goes) = bounded::<Sender<()>>(8);
+        let handler: Handler = Arc::new(move |request| {
+            if request.method == "OPTIONS" {
+                return Reply { status: 204, headers: vec![], body: ReplyBody::Absent(None) };
+            }
+            begun.send(()).unwrap();
+            let _ = io::copy(request.body(), &mut io::sink());
+            let held = Held(goes.recv().unwrap());
+            Reply { status: 200, headers: vec![], body: ReplyBody::Stream(Box::new(held), None) }
+        });
+        let gate = Gate::start(GateConfig {
+            address: ([127, 0, 0, 1], 0).into(),
+            socket_dir: dir.into(),
+            connections_max: 16,
+            handlers: 1,
+            body_bytes_max: 1 << 20,
+            kept_bytes_max: 0,
+            policy: Arc::new(|_| Ok(())),
+            handler,
+            changes: Arc::new(|| 0),
+            sent: Arc::new(|_| ()),
+            answered: Arc::new(|_| ()),
+            repeated: Arc::new(|| ()),
+        });
+        (gate.unwrap(), has_begun, go)
+    }
+
+    #[test]
+    fn what_a_client_that_left_would_have_got_is_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gate, has_begun, go) = gate(dir.path());
+        let requests = [
+            "GET / HTTP/1.1\r\nhost: here\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\nhalf",
+            "GET / HTTP/1.1\r\nhost: here\r\n\r\n",
+        ];
+        for request in requests {
+            let mut client = TcpStream::connect(gate.address()).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            // The gate closes it, having seen the end; then the handler answers.
+            let _ = client.read_to_end(&mut Vec::new());
+            let (held, is_dropped) = bounded(1);
+            go.send(held).unwrap();
+            let dropped = is_dropped.recv_timeout(Duration::from_secs(10));
+            assert_eq!(
+                dropped,
+                Err(crossbeam::channel::RecvTimeoutError::Disconnected),
+                "{request}"
+            );
+        }
+        gate.shutdown(Duration::from_secs(1));
+    }
+}

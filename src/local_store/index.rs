@@ -273,20 +273,26 @@ pub(super) fn unreferenced(index: &Connection, limit: u32) -> Result<Vec<Multiha
     collect_hashes(statement.query([limit])?)
 }
 
-/// Some blocks that only `dataset` refers to.
+/// Some blocks that only `dataset` refers to, in the order of their hashes, behind `after`.
 pub(super) fn only_of(
     index: &Connection,
     dataset: u64,
+    after: Option<&Multihash>,
     limit: u32,
 ) -> Result<Vec<Multihash>, StoreError> {
+    // From below and above, so that a reference looks at its own block alone.
     let mut statement = index.prepare_cached(
         "SELECT hash FROM refs AS own CROSS JOIN blocks
-           ON hash >= own.prefix AND substr(hash, 1, 9) = own.prefix
-         WHERE own.dataset = ?1 AND NOT EXISTS
+           ON hash >= own.prefix AND hash <= CAST(own.prefix ||
+             x'ffffffffffffffffffffffffffffffffffffffffffffffff' AS BLOB)
+         WHERE own.dataset = ?1 AND own.prefix >= substr(?2, 1, 9) AND +hash > ?2
+           AND NOT EXISTS
            (SELECT 1 FROM refs AS other WHERE other.prefix = own.prefix AND other.dataset <> ?1)
-         LIMIT ?2",
+         ORDER BY own.prefix, hash LIMIT ?3",
     )?;
-    collect_hashes(statement.query(params![signed(dataset), limit])?)
+    // No hash begins with a zero; of an empty one SQLite's substr would be NULL.
+    let after = after.map_or_else(|| vec![0], |hash| hash.to_bytes().to_vec());
+    collect_hashes(statement.query(params![signed(dataset), after, limit])?)
 }
 
 fn collect_hashes(mut rows: rusqlite::Rows<'_>) -> Result<Vec<Multihash>, StoreError> {

@@ -306,7 +306,7 @@ impl LocalStore {
         self.on_reserve(|store| {
             let (mut removed, batch) = (Removed::default(), store.deletion_batch());
             store.sync()?;
-            store.sweep(|index| index::only_of(index, id.0, batch), &mut removed)?;
+            store.sweep(|index, after| index::only_of(index, id.0, after, batch), &mut removed)?;
             store.abandon_dataset(id)?;
             store.sync()?;
             store.compact()?;
@@ -359,7 +359,7 @@ impl LocalStore {
             store.has_changed = true;
             // The dataset must be gone for good before the first of its blocks is.
             store.sync()?;
-            store.sweep(|index| index::only_of(index, id, batch), &mut removed)?;
+            store.sweep(|index, after| index::only_of(index, id, after, batch), &mut removed)?;
             store.begin()?;
             index::delete_refs(&store.index, id)?;
             store.sync()?;
@@ -385,22 +385,25 @@ impl LocalStore {
             }
             store.sync()?;
             let (mut removed, batch) = (Removed::default(), store.deletion_batch());
-            store.sweep(|index| index::unreferenced(index, batch), &mut removed)?;
+            store.sweep(|index, _| index::unreferenced(index, batch), &mut removed)?;
             store.compact()?;
             Ok(removed)
         })
     }
 
+    /// Deletes batch by batch what `next` names, given the last of the batch before.
     fn sweep(
         &mut self,
-        next: impl Fn(&Connection) -> Result<Vec<Multihash>, StoreError>,
+        next: impl Fn(&Connection, Option<&Multihash>) -> Result<Vec<Multihash>, StoreError>,
         removed: &mut Removed,
     ) -> Result<(), StoreError> {
+        let mut last = None;
         loop {
-            let batch = next(&self.index)?;
+            let batch = next(&self.index, last.as_ref())?;
             if batch.is_empty() {
                 return Ok(());
             }
+            last = batch.last().copied();
             self.begin()?;
             for hash in &batch {
                 self.delete(hash, removed)?;

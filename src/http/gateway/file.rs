@@ -89,20 +89,22 @@ impl FileBody {
         range: Range<u64>,
         kind: Option<String>,
     ) -> Result<(Self, String), GetError> {
-        let mut start = Bytes::new();
+        // A copy: no block is held while another is waited for.
+        let start_of = |chunk: &Bytes| chunk[..chunk.len().min(SNIFF_BYTES as usize)].to_vec();
+        let mut start = Vec::new();
         if kind.is_none() && range.start > 0 {
             stream.seek_to(0..SNIFF_BYTES.min(range.start));
             // The beginning may lack where the range does not, and no type is worth a stripe.
             if !stream.needs_stripes() {
-                start = stream.wait_chunk().and_then(Result::ok).unwrap_or_default();
+                let chunk = stream.wait_chunk().and_then(Result::ok);
+                start = chunk.as_ref().map(start_of).unwrap_or_default();
             }
         }
         stream.seek_to(range.clone());
         let first = if range.is_empty() { None } else { stream.wait_chunk().transpose()? };
         if range.start == 0 {
-            start = first.clone().unwrap_or_default();
+            start = first.as_ref().map(start_of).unwrap_or_default();
         }
-        start.truncate(SNIFF_BYTES as usize);
         let first = match first {
             // A copy, so that the block's buffer is free.
             Some(first) if first.len() <= FIRST_BYTES_MAX => Some(Bytes::copy_from_slice(&first)),
