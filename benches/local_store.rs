@@ -1,6 +1,6 @@
 //! The store alone: put, get, look-ups, many small blocks.
 //!
-//! `cargo bench --bench local_store`
+//! `cargo bench --bench local_store`, or one of its parts: `-- put`, `-- get`, `-- small`
 
 #![allow(
     clippy::print_stdout,
@@ -18,12 +18,20 @@ use barrow::{
     metrics::Metrics,
 };
 use common::{Spread, file_bytes, is_smoke, runs, scratch, seconds, warm};
-use std::{fs, os::unix::fs::FileExt as _, path::Path, process::Command, sync::Arc};
+use std::{env, fs, os::unix::fs::FileExt as _, path::Path, process::Command, sync::Arc};
 
 fn main() {
-    put_beside_cp();
-    get_beside_pread();
-    many_small_blocks();
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    if wanted("put") {
+        put_beside_cp();
+    }
+    if wanted("get") {
+        get_beside_pread();
+    }
+    if wanted("small") {
+        many_small_blocks();
+    }
 }
 
 /// `barrow put` of a file without a serving node, in turn with cp, sha256sum and sync of it.
@@ -116,7 +124,8 @@ fn get_beside_pread() {
     println!("ratio                   {}  (bound 0.5)", Spread::of(ratios));
 }
 
-/// A million blocks of 1 KiB as one pinned dataset.
+/// A million blocks of 1 KiB as two pinned datasets, a block of the one behind each of the other;
+/// then one of them goes.
 fn many_small_blocks() {
     let dir = scratch();
     let count: u64 = if is_smoke() { 10_000 } else { 1_000_000 };
@@ -126,23 +135,27 @@ fn many_small_blocks() {
         Block::of(data.into()).unwrap()
     };
     let hash = |n: u64| -> Multihash { *block(n).hash() };
+    let roots = [0, 1].map(|n| Cid::v1(Codec::Raw, hash(n)));
     let open = || LocalStore::open(dir.path(), StoreOptions::default()).unwrap();
     let disk = Disk::start(open(), Pool::new(32 << 20), Arc::new(Metrics::default())).unwrap();
     let ((), put) = seconds(|| {
-        let id = disk.begin_dataset().unwrap();
+        let ids = [disk.begin_dataset().unwrap(), disk.begin_dataset().unwrap()];
         for n in 0..count {
-            disk.put(block(n), Some(id));
+            disk.put(block(n), Some(ids[(n % 2) as usize]));
         }
-        let info = DatasetInfo {
-            root: Cid::v1(Codec::Raw, hash(0)),
-            size: count << 10,
-            pinned: true,
-            name: None,
-            mimetype: None,
-            created: 0,
-            protection: None,
-        };
-        disk.finish_dataset(id, info).unwrap();
+        for (id, root) in ids.into_iter().zip(roots) {
+            let info = DatasetInfo {
+                root,
+                size: count << 9,
+                pinned: true,
+                expires: None,
+                name: None,
+                mimetype: None,
+                created: 0,
+                protection: None,
+            };
+            disk.finish_dataset(id, info).unwrap();
+        }
     });
     disk.shutdown();
     drop(disk);
@@ -151,7 +164,7 @@ fn many_small_blocks() {
         "{count} blocks of 1 KiB: put in {put:.1} s, index {:.0} B a block",
         index / count as f64
     );
-    let (store, opening) = seconds(open);
+    let (mut store, opening) = seconds(open);
     let reader = store.reader().unwrap();
     let look_ups = count.min(200_000);
     let step = 7_919;
@@ -162,7 +175,27 @@ fn many_small_blocks() {
         }
     });
     println!("open {opening:.3} s, {:.0} look-ups a second", look_ups as f64 / looking);
+    let before = disk_bytes(dir.path());
+    let (removed, removing) = seconds(|| store.remove_dataset(&roots[1]).unwrap().unwrap());
+    assert_eq!(removed.blocks, count / 2);
+    let after = disk_bytes(dir.path());
+    println!(
+        "half removed in {removing:.1} s: {} MiB on disk were {} MiB, ratio {:.3}  (bound 0.6)",
+        after >> 20,
+        before >> 20,
+        after as f64 / before as f64
+    );
     println!("peak RSS {} MiB", peak_mib());
+}
+
+/// What `du` says of the store, without what it keeps back.
+fn disk_bytes(dir: &Path) -> u64 {
+    let du = |path: &Path| {
+        let output = Command::new("du").args(["-s", "-B1"]).arg(path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().next().map_or(0, |bytes| bytes.parse::<u64>().unwrap())
+    };
+    du(dir) - du(&dir.join("reserve"))
 }
 
 fn peak_mib() -> u64 {

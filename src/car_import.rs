@@ -147,6 +147,7 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
             root,
             size: content_size(&root, block.data()),
             pinned: true,
+            expires: None,
             name: None,
             mimetype: None,
             created: now,

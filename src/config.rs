@@ -117,6 +117,8 @@ pub struct Config {
     pub scrub_rate: u64,
     /// From one pass of the scrub to the next.
     pub scrub_rest: Duration,
+    /// From one look for pins that have ended to the next.
+    pub expiry_interval: Duration,
     /// Memory bounds.
     pub limits: Limits,
     /// A secret that all nodes of the swarm share.
@@ -168,6 +170,7 @@ impl Config {
             commit_interval: Duration::from_secs(1),
             scrub_rate: 4 << 20,
             scrub_rest: Duration::from_secs(7 * 24 * 3_600),
+            expiry_interval: Duration::from_secs(3_600),
             limits: Limits::DEFAULT,
             swarm_key: None,
             allow_peers: Vec::new(),

@@ -210,6 +210,15 @@ impl Disk {
         self.control(move |store| store.set_pinned(&root, pinned))
     }
 
+    /// Pins a dataset until a second of Unix time; `false` if there is none of this root.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn pin_until(&self, root: &Cid, end: u64) -> Result<bool, StoreError> {
+        let root = *root;
+        self.control(move |store| store.pin_until(&root, end))
+    }
+
     /// Removes a dataset and the blocks that only it refers to; `None` if there is none.
     ///
     /// # Errors
@@ -219,12 +228,23 @@ impl Disk {
         self.control(move |store| store.remove_dataset(&root))
     }
 
-    /// Removes datasets that are not pinned, and all that no dataset refers to.
+    /// Removes the datasets whose pin has ended by then.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remove_expired(&self, now: u64) -> Result<Removed, StoreError> {
+        self.control(move |store| store.remove_expired(now))
+    }
+
+    /// Removes datasets that are not pinned, or no longer, and all that no dataset refers to.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn gc(&self) -> Result<Removed, StoreError> {
-        self.control(LocalStore::gc)
+        self.control(|store| {
+            store.set_time(unix_seconds());
+            store.gc()
+        })
     }
 
     fn control<T: Send + 'static>(
@@ -304,6 +324,14 @@ impl Disk {
     /// If the index cannot be read.
     pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
         self.with_reader(|reader| reader.datasets())
+    }
+
+    /// Datasets whose pin has ended by then, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn expired(&self, now: u64) -> Result<Vec<Dataset>, StoreError> {
+        self.with_reader(|reader| reader.expired(now))
     }
 
     /// The finished dataset of this root.

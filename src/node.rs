@@ -2,6 +2,7 @@
 
 mod datasets;
 mod exchange;
+mod expiry;
 mod health;
 mod pinning;
 mod protected;
@@ -485,6 +486,7 @@ impl Node {
                     root: *cid,
                     size,
                     pinned: true,
+                    expires: None,
                     name: None,
                     mimetype: None,
                     created: unix_seconds(),

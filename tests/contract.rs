@@ -68,6 +68,7 @@ const OWN: &[(&str, &str, &str)] = &[
     ("", "log", "levels of the log"),
     ("", "log-format", "for those who collect logs"),
     ("help", "man", "packages make their manual page of it"),
+    ("pin", "for", "a pin that ends by itself needs nobody to remember it"),
     ("serve", "no-portmap", "a router that is not ours is not everybody's to ask"),
     ("serve", "commit-interval", "how often a flash card is written to is its owner's choice"),
     ("serve", "scrub-rate", "how fast the disk is read in the background is its owner's choice"),

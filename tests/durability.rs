@@ -99,6 +99,20 @@ fn check(node: &Node, dir: &Path, (cid, len, seed): &(String, u64, u64)) {
     assert!(got.status == 200 && got.body == expected, "{cid}: {}", got.status);
 }
 
+/// A pinned dataset.
+fn info(root: &Block, size: u64) -> DatasetInfo {
+    DatasetInfo {
+        root: Cid::v1(Codec::Raw, *root.hash()),
+        size,
+        pinned: true,
+        expires: None,
+        name: None,
+        mimetype: None,
+        created: 0,
+        protection: None,
+    }
+}
+
 /// A file system of few bytes; it goes with this value.
 struct SmallDisk<'a>(&'a Path);
 
@@ -161,6 +175,49 @@ fn fill(disk: &SmallDisk<'_>, dir: &Path, free: u64) {
     assert!(again.status.success(), "{free} bytes: {again:?}");
 }
 
+/// Each deletion is a record, and there is not a byte for it but the reserve: it has to be got back
+/// on the way.
+#[test]
+fn very_many_small_blocks_can_be_removed_from_a_full_disk() {
+    const BLOCKS: u64 = 12_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mount_point = dir.path().join("disk");
+    let small = |n: u64| Block::of([&n.to_be_bytes()[..], &[7; 192]].concat().into()).unwrap();
+    for removes_by_gc in [false, true] {
+        let Some(disk) = SmallDisk::mount(&mount_point) else {
+            return eprintln!("nothing may be mounted here; not tried");
+        };
+        // The reserve is a sixteenth of the quota, the deletions take more than that again and half.
+        let options = StoreOptions { quota_bytes: Some(6 << 20), ..StoreOptions::default() };
+        const { assert!(BLOCKS * 64 > (6 << 20) * 3 / 32) };
+        let mut store = LocalStore::open(&disk.0.join("data"), options).unwrap();
+        let id = store.begin_dataset();
+        (0..BLOCKS).for_each(|n| store.put(&small(n), Some(id)).unwrap());
+        let info = info(&small(0), BLOCKS * 200);
+        let root = info.root;
+        store.finish_dataset(id, info).unwrap();
+        let left = || {
+            let left = rustix::fs::statvfs(disk.0).unwrap();
+            left.f_bavail * left.f_frsize
+        };
+        let filler = fs::File::create(disk.0.join("filler")).unwrap();
+        rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, left()).unwrap();
+        assert_eq!(left(), 0);
+
+        let removed = if removes_by_gc {
+            assert!(store.set_pinned(&root, false).unwrap());
+            store.gc().unwrap()
+        } else {
+            store.remove_dataset(&root).unwrap().unwrap()
+        };
+        assert_eq!(removed.blocks, BLOCKS);
+        assert!(left() > BLOCKS * 200, "{} bytes are free", left());
+        let again = store.begin_dataset();
+        (0..1_000).for_each(|n| store.put(&small(n), Some(again)).unwrap());
+        store.finish_dataset(again, self::info(&small(0), 200_000)).unwrap();
+    }
+}
+
 #[test]
 fn each_of_ten_thousand_flipped_bits_is_found_and_none_is_served() {
     const BLOCKS: u64 = 10_000;
@@ -176,16 +233,7 @@ fn each_of_ten_thousand_flipped_bits_is_found_and_none_is_served() {
     let disk = open();
     let id = disk.begin_dataset().unwrap();
     (0..BLOCKS).for_each(|n| disk.put(block(n), Some(id)));
-    let info = DatasetInfo {
-        root: Cid::v1(Codec::Raw, *block(0).hash()),
-        size: BLOCKS * 2_048,
-        pinned: true,
-        name: None,
-        mimetype: None,
-        created: 0,
-        protection: None,
-    };
-    disk.finish_dataset(id, info).unwrap();
+    disk.finish_dataset(id, info(&block(0), BLOCKS * 2_048)).unwrap();
     disk.shutdown();
     drop(disk);
 

@@ -158,3 +158,30 @@ fn a_pass_goes_on_where_the_last_run_was_stopped_and_then_rests() {
     assert_eq!(node.metrics().scrub_blocks_total.get(), blocks - before.blocks);
     node.shutdown();
 }
+
+#[test]
+fn what_was_pinned_for_a_time_goes_when_it_is_over_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hasty = config(dir.path());
+    hasty.expiry_interval = Duration::from_millis(200);
+    let node = Node::start(hasty.clone()).unwrap();
+    let [kept, later, over] = [1, 2, 3].map(|n| node.put(&mut &[n; 5_000][..]).unwrap());
+    assert!(node.pin_for(&later, 3_600).unwrap() && node.pin_for(&over, 0).unwrap());
+    // Put again without an end, it has none.
+    assert!(node.pin_for(&kept, 0).unwrap());
+    assert_eq!(node.put(&mut &[1; 5_000][..]).unwrap(), kept);
+    let end = node.dataset(&later).unwrap().unwrap().info.expires;
+    assert!(end.is_some());
+    node.shutdown();
+    drop(node);
+
+    // An index that is made anew knows the ends too.
+    fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+    let node = Node::start(hasty).unwrap();
+    node.start_upkeep().unwrap();
+    wait_for("gone", || node.dataset(&over).unwrap().is_none());
+    assert_eq!(node.dataset(&later).unwrap().unwrap().info.expires, end);
+    assert_eq!(node.dataset(&kept).unwrap().unwrap().info.expires, None);
+    assert_eq!(node.gc().unwrap().blocks, 0, "all that is left is kept");
+    node.shutdown();
+}

@@ -35,6 +35,7 @@ fn info(root: &Block, pinned: bool) -> DatasetInfo {
         root: Cid::v1(Codec::Raw, *root.hash()),
         size: root.len() as u64,
         pinned,
+        expires: None,
         name: Some("a name".into()),
         mimetype: None,
         created: 1,

@@ -136,7 +136,10 @@ pub const COMMANDS: &[Command] = &[
         counts: (1, 1),
         help: "keep a dataset: fetch what lacks, return when all is verified and synced",
         example: "barrow pin bafybei…",
-        flags: &[flag("slot", "I/N", "of a protected one, keep this slot alone, I from 0")],
+        flags: &[
+            flag("slot", "I/N", "of a protected one, keep this slot alone, I from 0"),
+            flag("for", "TIME", "let it go after 90min, 12h, 30d or 4w [default: never]"),
+        ],
     },
     Command {
         name: "unpin",
@@ -174,7 +177,7 @@ pub const COMMANDS: &[Command] = &[
         name: "gc",
         operands: "",
         counts: (0, 0),
-        help: "remove what is not pinned, and give its space back",
+        help: "remove what is not pinned, or no longer, and give its space back",
         example: "barrow gc",
         flags: &[],
     },

@@ -5,6 +5,9 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    fetch::FetchProgress,
+    local_store::Slot,
+    node::Node,
     resolve::ResolvedKind,
     store_stream::{GetError, Scope},
 };
@@ -14,6 +17,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, SeekFrom, Write},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Bytes of one copy.
@@ -144,24 +148,50 @@ fn cut_off(error: io::Error) -> CliError {
 
 pub(super) fn pin(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let cid = cid_operand(args)?;
+    let given = |name| args.last(name).map_err(CliError::Usage);
+    let slot: Option<Slot> = given("slot")?
+        .map(|text| text.parse().map_err(|error: &str| CliError::Usage(error.into())))
+        .transpose()?;
+    let seconds = given("for")?
+        .map(|text| human::parse_seconds(&text).map_err(CliError::Usage))
+        .transpose()?;
     let mut progress = Progress::new("fetching", None);
     let access = Access::open(settings, true)?;
     let done = match &access {
-        Access::Serving(client) => client
-            .job(&format!("/api/v1/pins/{cid}"), &mut |line| progress.set_told(line))
-            .map_err(CliError::from),
-        Access::Own(node) => node
-            .pin(&cid, &mut |so_far| {
-                progress.set_left(so_far.bytes_here, so_far.bytes_left);
-                true
-            })
-            .map(|done| json!({ "done": true, "blocks": done.blocks }))
-            .map_err(CliError::from),
+        Access::Serving(client) => {
+            let slot = slot.map(|Slot { index, slots }| format!("slot={index}/{slots}"));
+            let seconds = seconds.map(|seconds| format!("for={seconds}"));
+            let asked: Vec<String> = slot.into_iter().chain(seconds).collect();
+            let path = format!("/api/v1/pins/{cid}?{}", asked.join("&"));
+            client.job(&path, &mut |line| progress.set_told(line)).map_err(CliError::from)
+        }
+        Access::Own(node) => pin_own(node, &cid, slot, seconds, &mut progress),
     };
     progress.end();
     access.close();
     let done = done?;
     if args.has("json") { output::json(&done) } else { output::text(&format!("{cid}\n")) }
+}
+
+fn pin_own(
+    node: &Node,
+    cid: &Cid,
+    slot: Option<Slot>,
+    seconds: Option<u64>,
+    progress: &mut Progress,
+) -> Result<Value, CliError> {
+    let mut tell = |so_far: &FetchProgress| {
+        progress.set_left(so_far.bytes_here, so_far.bytes_left);
+        true
+    };
+    let done = match slot {
+        Some(slot) => node.pin_slot(cid, slot, &mut tell)?,
+        None => node.pin(cid, &mut tell)?,
+    };
+    if let Some(seconds) = seconds {
+        node.pin_for(cid, seconds)?;
+    }
+    Ok(json!({ "done": true, "blocks": done.blocks }))
 }
 
 pub(super) fn unpin(args: &Args, settings: &Settings) -> Result<(), CliError> {
@@ -203,12 +233,20 @@ pub(super) fn ls(args: &Args, settings: &Settings) -> Result<(), CliError> {
 }
 
 fn line_of(dataset: &Value) -> String {
-    let pinned = if dataset["pinned"] == true { "pinned" } else { "cached" };
+    let pinned = match (dataset["pinned"] == true, dataset["expires"].as_u64()) {
+        (true, Some(end)) => human::time_left(end.saturating_sub(unix_seconds())),
+        (true, None) => "pinned".into(),
+        (false, _) => "cached".into(),
+    };
     let size = human::bytes(dataset["size"].as_u64().unwrap_or(0));
     let root = dataset["root"].as_str().unwrap_or_default();
     let name = dataset["name"].as_str().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
-    format!("{root}  {pinned}  {size:>10}  {name}").trim_end().to_owned()
+    format!("{root}  {pinned:<6}  {size:>10}  {name}").trim_end().to_owned()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {

@@ -1,5 +1,8 @@
 //! Sizes, rates and times for people, and back.
 
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
 /// Bytes with a binary unit: `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -42,6 +45,34 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if value.is_finite() && value < 9e18 { Ok(value as u64) } else { Err(wrong()) }
 }
 
+/// Reads a time: `90` seconds, `30min`, `12h`, `7d`, `4w`.
+///
+/// # Errors
+/// What was expected, for people.
+pub fn parse_seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time; 90, 30min, 12h, 7d and 4w are");
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let factor: u64 = match unit.trim() {
+        "" | "s" => 1,
+        "min" => 60,
+        "h" => HOUR,
+        "d" => DAY,
+        "w" => 7 * DAY,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)
+}
+
+/// Seconds in the largest unit that they fill, rounded down: `29d`, `23h`, `5min`.
+pub fn time_left(n: u64) -> String {
+    match n {
+        0..HOUR => format!("{}min", n / 60),
+        HOUR..DAY => format!("{}h", n / HOUR),
+        _ => format!("{}d", n / DAY),
+    }
+}
+
 /// Seconds as `3 s` or `2:05`.
 pub fn seconds(n: u64) -> String {
     match n {
@@ -67,5 +98,20 @@ mod tests {
         assert_eq!(bytes(1_023), "1023 B");
         assert_eq!(bytes(1_048_575), "1.0 MiB");
         assert_eq!(seconds(125), "2:05 min");
+    }
+
+    #[test]
+    fn times_read_as_people_write_them() {
+        let times = [("90", 90), ("30min", 1_800), ("12h", 43_200), ("7 d", 604_800)];
+        for (text, seconds) in times {
+            assert_eq!(parse_seconds(text), Ok(seconds));
+        }
+        for wrong in ["", "d", "-1", "1.5h", "1m", "99999999999999w"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
+        let left = [(59, "0min"), (7_199, "1h"), (604_799, "6d")];
+        for (seconds, text) in left {
+            assert_eq!(time_left(seconds), text);
+        }
     }
 }

@@ -177,7 +177,6 @@ fn dispatch(args: &Args) -> Result<(), CliError> {
         "serve" => serve::serve(&settings),
         "put" => put::put(args, &settings),
         "get" => datasets::get(args, &settings),
-        "pin" if args.has("slot") => protected::pin_slot(args, &settings),
         "pin" => datasets::pin(args, &settings),
         "unpin" => datasets::unpin(args, &settings),
         "ls" => datasets::ls(args, &settings),

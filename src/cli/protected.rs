@@ -9,7 +9,7 @@ use super::{
     put,
     settings::Settings,
 };
-use crate::{http::report_json, local_store::Slot, node::Stored};
+use crate::{http::report_json, node::Stored};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::io;
@@ -29,32 +29,6 @@ pub(super) fn protect(args: &Args, settings: &Settings) -> Result<(), CliError> 
         return output::json(&stored);
     }
     output::text(&format!("{}\n", stored["cid"].as_str().unwrap_or_default()))
-}
-
-pub(super) fn pin_slot(args: &Args, settings: &Settings) -> Result<(), CliError> {
-    let cid = cid_operand(args)?;
-    let text = args.last("slot").map_err(CliError::Usage)?.unwrap_or_default();
-    let slot: Slot = text.parse().map_err(|error: &str| CliError::Usage(error.into()))?;
-    let mut progress = Progress::new("fetching", None);
-    let access = Access::open(settings, true)?;
-    let done = match &access {
-        Access::Serving(client) => client
-            .job(&format!("/api/v1/pins/{cid}?slot={}/{}", slot.index, slot.slots), &mut |line| {
-                progress.set_told(line);
-            })
-            .map_err(CliError::from),
-        Access::Own(node) => node
-            .pin_slot(&cid, slot, &mut |so_far| {
-                progress.set_left(so_far.bytes_here, so_far.bytes_left);
-                true
-            })
-            .map(|done| json!({ "done": true, "blocks": done.blocks }))
-            .map_err(CliError::from),
-    };
-    progress.end();
-    access.close();
-    let done = done?;
-    if args.has("json") { output::json(&done) } else { output::text(&format!("{cid}\n")) }
 }
 
 pub(super) fn repair(args: &Args, settings: &Settings) -> Result<(), CliError> {

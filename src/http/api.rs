@@ -6,6 +6,7 @@ use crate::{
     config::PeerTarget,
     discovery::Source,
     disk::VerifyReport,
+    fetch::FetchProgress,
     gate::{Reply, ReplyBody, Request},
     local_store::StoreError,
     node::{Node, PutError, PutOptions, Stored},
@@ -45,11 +46,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             Ok(None) => error(404, "not_found", "no such dataset is stored here"),
             Err(failed) => store_error(&failed),
         }),
-        ("POST", "pins", name) => match protected::slot(request) {
-            Ok(Some(slot)) => with_cid(name, |cid| protected::pin_slot(&app.node, cid, slot)),
-            Ok(None) => with_cid(name, |cid| pin(app, cid)),
-            Err(reply) => reply,
-        },
+        ("POST", "pins", name) => with_cid(name, |cid| pin(node, request, cid)),
         ("POST", "protect", name) => {
             with_cid(name, |cid| protected::protect(&app.node, request, cid))
         }
@@ -208,14 +205,28 @@ fn dataset(node: &Node, cid: &Cid) -> Reply {
     }
 }
 
-fn pin(app: &App, cid: &Cid) -> Reply {
-    let (node, cid) = (app.node.clone(), *cid);
+/// Keeps a dataset or a slot of it, for good or for so many seconds.
+fn pin(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
+    let slot = match protected::slot(request) {
+        Ok(slot) => slot,
+        Err(reply) => return reply,
+    };
+    let seconds = request.param("for").map(|text| text.parse::<u64>()).transpose();
+    let Ok(seconds) = seconds else {
+        return error(422, "bad_time", "for is a number of seconds");
+    };
+    let (node, cid) = (node.clone(), *cid);
     jobs::run(move |teller| {
-        let done = node.pin(&cid, &mut |progress| teller.tell(|| json!(progress)));
-        match done {
-            Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
-            Err(failed) => Err(error_value(&get_error(&failed))),
+        let mut tell = |progress: &FetchProgress| teller.tell(|| json!(progress));
+        let done = match slot {
+            Some(slot) => node.pin_slot(&cid, slot, &mut tell),
+            None => node.pin(&cid, &mut tell),
+        };
+        let done = done.map_err(|failed| error_value(&get_error(&failed)))?;
+        if let Some(seconds) = seconds {
+            node.pin_for(&cid, seconds).map_err(|failed| error_value(&store_error(&failed)))?;
         }
+        Ok(json!({ "done": true, "blocks": done.blocks }))
     })
 }
 

@@ -36,16 +36,6 @@ pub(super) fn slot(request: &Request<'_>) -> Result<Option<Slot>, Reply> {
     text.parse().map(Some).map_err(|failed: &str| error(422, "bad_slot", failed))
 }
 
-pub(super) fn pin_slot(node: &Node, cid: &Cid, slot: Slot) -> Reply {
-    let (node, cid) = (node.clone(), *cid);
-    jobs::run(move |teller| {
-        match node.pin_slot(&cid, slot, &mut |progress| teller.tell(|| json!(progress))) {
-            Ok(done) => Ok(json!({ "done": true, "blocks": done.blocks })),
-            Err(failed) => Err(error_value(&get_error(&failed))),
-        }
-    })
-}
-
 pub(super) fn protect(node: &Node, request: &Request<'_>, cid: &Cid) -> Reply {
     match shape(request) {
         Ok(Some(shape)) => stored(node.protect(cid, shape)),

@@ -12,7 +12,7 @@ use super::{
     medium::PackFile,
     pack::FIRST_RECORD,
     record::{HEADER_BYTES, Header, Kind},
-    recovery::pack_seed,
+    recovery::{Headers, pack_seed},
 };
 
 /// A pack is given up when less than this share of the space it takes is of use, in percent.
@@ -48,32 +48,16 @@ impl LocalStore {
     fn give_up(&mut self, number: u32, seed: u64, file: &dyn PackFile) -> Result<(), StoreError> {
         let is_oldest = self.medium.packs()?.first() == Some(&number);
         let end = self.tally.packs.get(&number).map_or(0, |pack| pack.indexed);
-        let mut offset = FIRST_RECORD;
+        let mut headers = Headers::new(file, seed, FIRST_RECORD, end);
         let mut payload = Vec::new();
-        let mut header_bytes = [0; HEADER_BYTES];
-        while offset < end {
+        while let Some((offset, header)) = headers.next()? {
             self.begin()?;
-            file.read_at(&mut header_bytes, offset)?;
-            // Of what was given back, and of what a crash left, there are no headers.
-            let Some(header) = Header::from_bytes(&header_bytes, seed) else {
-                offset += 1;
-                offset = next_header(file, seed, offset, end)?;
-                continue;
-            };
-            payload.resize(header.len as usize, 0);
-            if self.is_needed(
-                &header,
-                Place { pack: number, offset, len: header.len },
-                is_oldest,
-            )? {
+            let place = Place { pack: number, offset, len: header.len };
+            if self.is_needed(&header, place, is_oldest)? {
+                payload.resize(header.len as usize, 0);
                 file.read_at(&mut payload, offset + HEADER_BYTES as u64)?;
-                self.move_record(
-                    &header,
-                    &payload,
-                    Place { pack: number, offset, len: header.len },
-                )?;
+                self.move_record(&header, &payload, place)?;
             }
-            offset += header.record_bytes();
         }
         // The old pack goes only when the new places are there for good, and the index forgets it
         // only after that: one that still knows it is made anew at the next start.
@@ -139,8 +123,4 @@ impl LocalStore {
     fn is_old_description(&self, header: &Header, payload: &[u8]) -> Result<bool, StoreError> {
         Ok(index::description(&self.index, header.dataset)?.is_none_or(|now| now != payload))
     }
-}
-
-fn next_header(file: &dyn PackFile, seed: u64, offset: u64, end: u64) -> Result<u64, StoreError> {
-    Ok(super::recovery::find_record(file, seed, offset, end)?.unwrap_or(end))
 }

@@ -17,6 +17,9 @@ pub struct DatasetInfo {
     pub size: u64,
     /// Whether it is kept whatever happens; otherwise `gc` may take it.
     pub pinned: bool,
+    /// When a pin ends, in seconds of Unix time; without this, never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
     /// Its file name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -28,6 +31,13 @@ pub struct DatasetInfo {
     /// How it is protected, if `root` is a protected manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<Protection>,
+}
+
+impl DatasetInfo {
+    /// Whether it stays, whatever happens, at that second of Unix time.
+    pub fn is_kept(&self, now: u64) -> bool {
+        self.pinned && self.expires.is_none_or(|end| now < end)
+    }
 }
 
 /// How a dataset is protected, and how much of it is kept here.

@@ -3,11 +3,11 @@
 
 use super::{Dataset, StoreError, record::HEADER_BYTES};
 use barrow_wire::Multihash;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use std::{collections::BTreeMap, path::Path};
 
 /// The version of the tables; an index of another one is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// A reference names its block by its first 9 bytes: two blocks that share them keep each other,
 /// which costs space and never a block.
@@ -19,7 +19,10 @@ CREATE TABLE blocks(
 CREATE TABLE refs(
   prefix BLOB NOT NULL, dataset INTEGER NOT NULL, PRIMARY KEY(prefix, dataset)
 ) WITHOUT ROWID;
-CREATE TABLE datasets(id INTEGER PRIMARY KEY, root BLOB NOT NULL UNIQUE, info TEXT NOT NULL);
+CREATE TABLE datasets(
+  id INTEGER PRIMARY KEY, root BLOB NOT NULL UNIQUE, info TEXT NOT NULL, expires INTEGER
+);
+CREATE INDEX endings ON datasets(expires) WHERE expires IS NOT NULL;
 CREATE TABLE packs(
   number INTEGER PRIMARY KEY, indexed INTEGER NOT NULL, synced INTEGER NOT NULL,
   live INTEGER NOT NULL
@@ -273,35 +276,85 @@ pub(super) fn unreferenced(index: &Connection, limit: u32) -> Result<Vec<Multiha
     collect_hashes(statement.query([limit])?)
 }
 
-/// Some blocks that only `dataset` refers to, in the order of their hashes, behind `after`.
-pub(super) fn only_of(
+/// Blocks that nobody keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dead {
+    /// No dataset refers to them.
+    Unreferenced,
+    /// Only this one does.
+    OnlyOf(u64),
+}
+
+/// Tells of dead blocks behind `after`, in an order that does not change, at most `limit`.
+pub(super) fn each_dead(
     index: &Connection,
-    dataset: u64,
+    dead: Dead,
     after: Option<&Multihash>,
-    limit: u32,
-) -> Result<Vec<Multihash>, StoreError> {
-    // From below and above, so that a reference looks at its own block alone.
-    let mut statement = index.prepare_cached(
-        "SELECT hash FROM refs AS own CROSS JOIN blocks
-           ON hash >= own.prefix AND hash <= CAST(own.prefix ||
-             x'ffffffffffffffffffffffffffffffffffffffffffffffff' AS BLOB)
-         WHERE own.dataset = ?1 AND own.prefix >= substr(?2, 1, 9) AND +hash > ?2
-           AND NOT EXISTS
-           (SELECT 1 FROM refs AS other WHERE other.prefix = own.prefix AND other.dataset <> ?1)
-         ORDER BY own.prefix, hash LIMIT ?3",
-    )?;
-    // No hash begins with a zero; of an empty one SQLite's substr would be NULL.
+    limit: Option<u32>,
+    mut each: impl FnMut(Multihash, Place),
+) -> Result<(), StoreError> {
+    let (dataset, text) = match dead {
+        // No dataset has this number.
+        Dead::Unreferenced => (
+            0,
+            "SELECT hash, pack, offset, len FROM blocks
+             WHERE hash > ?2 AND NOT EXISTS (SELECT 1 FROM refs AS other
+               WHERE other.prefix = substr(hash, 1, 9) AND other.dataset <> ?1)
+             ORDER BY hash LIMIT ?3",
+        ),
+        // The upper bound is the last hash of the prefix: without one each reference would be
+        // looked for among all blocks behind it.
+        Dead::OnlyOf(dataset) => (
+            dataset,
+            "SELECT hash, pack, offset, len FROM refs AS own CROSS JOIN blocks
+               ON hash >= own.prefix AND hash <= CAST(own.prefix ||
+                 x'ffffffffffffffffffffffffffffffffffffffffffffffff' AS BLOB)
+             WHERE own.dataset = ?1 AND own.prefix >= substr(?2, 1, 9) AND +hash > ?2
+               AND NOT EXISTS (SELECT 1 FROM refs AS other
+                               WHERE other.prefix = own.prefix AND other.dataset <> ?1)
+             ORDER BY own.prefix, hash LIMIT ?3",
+        ),
+    };
+    // No hash begins with a zero; of an empty text SQLite's substr is NULL, behind which nothing is.
     let after = after.map_or_else(|| vec![0], |hash| hash.to_bytes().to_vec());
-    collect_hashes(statement.query(params![signed(dataset), after, limit])?)
+    let mut statement = index.prepare_cached(text)?;
+    let limit = limit.map_or(-1, i64::from);
+    let mut rows = statement.query(params![signed(dataset), after, limit])?;
+    while let Some(row) = rows.next()? {
+        let place = Place { pack: row.get(1)?, offset: unsigned(row.get(2)?), len: row.get(3)? };
+        each(hash_of(row)?, place);
+    }
+    Ok(())
+}
+
+/// Whether a block is one of these.
+pub(super) fn is_dead(
+    index: &Connection,
+    dead: Dead,
+    hash: &Multihash,
+) -> Result<bool, StoreError> {
+    let mut statement =
+        index.prepare_cached("SELECT min(dataset), max(dataset) FROM refs WHERE prefix = ?1")?;
+    let (least, most): (Option<i64>, Option<i64>) = statement
+        .query_row([&hash.to_bytes()[..PREFIX_BYTES]], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(match dead {
+        Dead::Unreferenced => least.is_none(),
+        Dead::OnlyOf(dataset) => [least, most] == [Some(signed(dataset)); 2],
+    })
 }
 
 fn collect_hashes(mut rows: rusqlite::Rows<'_>) -> Result<Vec<Multihash>, StoreError> {
     let mut hashes = Vec::new();
     while let Some(row) = rows.next()? {
-        let bytes: [u8; Multihash::BYTES] = row.get(0)?;
-        hashes.push(Multihash::from_bytes(&bytes).map_err(|_| StoreError::BadIndex)?);
+        hashes.push(hash_of(row)?);
     }
     Ok(hashes)
+}
+
+/// The hash in a row's first column.
+fn hash_of(row: &Row<'_>) -> Result<Multihash, StoreError> {
+    let bytes: [u8; Multihash::BYTES] = row.get(0)?;
+    Multihash::from_bytes(&bytes).map_err(|_| StoreError::BadIndex)
 }
 
 /// Remembers a dataset, or its changed description.
@@ -313,8 +366,8 @@ pub(super) fn put_dataset(
 ) -> Result<(), StoreError> {
     let root = dataset.root_hash().ok_or(StoreError::NotStorable)?;
     index
-        .prepare_cached("INSERT OR REPLACE INTO datasets VALUES(?1, ?2, ?3)")?
-        .execute(params![signed(id), root.to_bytes(), info])?;
+        .prepare_cached("INSERT OR REPLACE INTO datasets VALUES(?1, ?2, ?3, ?4)")?
+        .execute(params![signed(id), root.to_bytes(), info, dataset.info.expires.map(moment)])?;
     Ok(())
 }
 
@@ -339,6 +392,14 @@ pub(super) fn dataset(
 pub(super) fn datasets(index: &Connection) -> Result<Vec<Dataset>, StoreError> {
     let mut statement = index.prepare_cached("SELECT info FROM datasets ORDER BY id")?;
     let infos = statement.query_map([], |row| row.get::<_, String>(0))?;
+    infos.map(|info| parse_dataset(&info?)).collect()
+}
+
+/// Datasets whose pin has ended, the oldest first.
+pub(super) fn expired(index: &Connection, now: u64) -> Result<Vec<Dataset>, StoreError> {
+    let mut statement =
+        index.prepare_cached("SELECT info FROM datasets WHERE expires <= ?1 ORDER BY id")?;
+    let infos = statement.query_map([moment(now)], |row| row.get::<_, String>(0))?;
     infos.map(|info| parse_dataset(&info?)).collect()
 }
 
@@ -416,6 +477,11 @@ pub(super) fn save_tally(index: &Connection, tally: &mut Tally) -> Result<(), St
 pub(super) fn delete_pack(index: &Connection, number: u32) -> Result<(), StoreError> {
     index.prepare_cached("DELETE FROM packs WHERE number = ?1")?.execute([number])?;
     Ok(())
+}
+
+/// A second of Unix time, which anybody may have chosen.
+fn moment(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 fn signed(n: u64) -> i64 {

@@ -12,6 +12,7 @@ mod pack;
 mod reader;
 mod record;
 mod recovery;
+mod removal;
 mod space;
 
 pub use dataset::{Dataset, DatasetId, DatasetInfo, Protection, Slot};
@@ -19,6 +20,7 @@ pub use error::StoreError;
 #[doc(hidden)]
 pub use index::prepare as prepare_index;
 pub use reader::StoreReader;
+pub use removal::Removed;
 
 use crate::block::Block;
 use barrow_wire::{Cid, Multihash};
@@ -26,7 +28,6 @@ use index::{Place, Tally};
 use medium::{Directory, Index, Medium};
 use pack::OpenPack;
 use record::{Header, Kind};
-use rusqlite::Connection;
 use space::Held;
 use std::{
     collections::BTreeMap,
@@ -68,15 +69,6 @@ impl Default for StoreOptions {
             commit_interval: Duration::from_secs(1),
         }
     }
-}
-
-/// What was given back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Removed {
-    /// Blocks that are no longer here.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// The one who writes.
@@ -181,7 +173,8 @@ impl LocalStore {
         StoreReader::open(self.medium.clone())
     }
 
-    /// Tells the time, in seconds of Unix time: cache goes in the order of its last use.
+    /// Tells the time, in seconds of Unix time: cache goes in the order of its last use, and a pin
+    /// may have an end.
     pub fn set_time(&mut self, now: u32) {
         self.now = now;
     }
@@ -275,7 +268,9 @@ impl LocalStore {
         let root = dataset.root_hash().ok_or(StoreError::NotStorable)?;
         let before = index::dataset(&self.index, &root)?;
         if let Some((_, before)) = &before {
-            dataset.info.pinned |= before.info.pinned;
+            if before.info.pinned && !dataset.info.pinned {
+                (dataset.info.pinned, dataset.info.expires) = (true, before.info.expires);
+            }
             dataset.info.name = dataset.info.name.or_else(|| before.info.name.clone());
             dataset.info.mimetype = dataset.info.mimetype.or_else(|| before.info.mimetype.clone());
         }
@@ -298,22 +293,6 @@ impl LocalStore {
         index::delete_refs(&self.index, id.0)
     }
 
-    /// Gives up an unfinished dataset with the blocks that only it refers to.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub fn discard_dataset(&mut self, id: DatasetId) -> Result<Removed, StoreError> {
-        self.on_reserve(|store| {
-            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
-            store.sync()?;
-            store.sweep(|index, after| index::only_of(index, id.0, after, batch), &mut removed)?;
-            store.abandon_dataset(id)?;
-            store.sync()?;
-            store.compact()?;
-            Ok(removed)
-        })
-    }
-
     fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
         let info = serde_json::to_string(dataset).expect("plain data becomes JSON");
         self.append(&Header::new(Kind::Dataset, id, None, info.as_bytes()), info.as_bytes())?;
@@ -328,110 +307,37 @@ impl LocalStore {
         index::delete_refs(&self.index, id)
     }
 
-    /// Pins or unpins; `false` if there is no such dataset. Synced on return.
+    /// Pins for good, or unpins; `false` if there is no such dataset. Synced on return.
     ///
     /// # Errors
     /// As [`Self::put`].
     pub fn set_pinned(&mut self, root: &Cid, pinned: bool) -> Result<bool, StoreError> {
+        self.set_pin(root, pinned, None)
+    }
+
+    /// Pins until a second of Unix time; `false` if there is no such dataset. Synced on return.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn pin_until(&mut self, root: &Cid, end: u64) -> Result<bool, StoreError> {
+        self.set_pin(root, true, Some(end))
+    }
+
+    fn set_pin(
+        &mut self,
+        root: &Cid,
+        pinned: bool,
+        expires: Option<u64>,
+    ) -> Result<bool, StoreError> {
         self.begin()?;
         let Some(hash) = root.multihash() else { return Ok(false) };
         let Some((id, mut dataset)) = index::dataset(&self.index, &hash)? else {
             return Ok(false);
         };
-        dataset.info.pinned = pinned;
+        (dataset.info.pinned, dataset.info.expires) = (pinned, expires);
         self.write_dataset(id, &dataset)?;
         self.sync()?;
         Ok(true)
-    }
-
-    /// Removes a dataset and the blocks that only it refers to; `None` if there is none.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub fn remove_dataset(&mut self, root: &Cid) -> Result<Option<Removed>, StoreError> {
-        self.begin()?;
-        let Some(hash) = root.multihash() else { return Ok(None) };
-        let Some((id, _)) = index::dataset(&self.index, &hash)? else { return Ok(None) };
-        self.on_reserve(|store| {
-            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
-            store.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
-            index::delete_dataset(&store.index, id)?;
-            store.has_changed = true;
-            // The dataset must be gone for good before the first of its blocks is.
-            store.sync()?;
-            store.sweep(|index, after| index::only_of(index, id, after, batch), &mut removed)?;
-            store.begin()?;
-            index::delete_refs(&store.index, id)?;
-            store.sync()?;
-            store.compact()?;
-            Ok(Some(removed))
-        })
-    }
-
-    /// Removes datasets that are not pinned, and all blocks that no dataset refers to.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub fn gc(&mut self) -> Result<Removed, StoreError> {
-        self.on_reserve(|store| {
-            store.begin()?;
-            for dataset in index::datasets(&store.index)? {
-                if !dataset.info.pinned
-                    && let Some(root) = dataset.root_hash()
-                    && let Some((id, _)) = index::dataset(&store.index, &root)?
-                {
-                    store.forget(id)?;
-                }
-            }
-            store.sync()?;
-            let (mut removed, batch) = (Removed::default(), store.deletion_batch());
-            store.sweep(|index, _| index::unreferenced(index, batch), &mut removed)?;
-            store.compact()?;
-            Ok(removed)
-        })
-    }
-
-    /// Deletes batch by batch what `next` names, given the last of the batch before.
-    fn sweep(
-        &mut self,
-        next: impl Fn(&Connection, Option<&Multihash>) -> Result<Vec<Multihash>, StoreError>,
-        removed: &mut Removed,
-    ) -> Result<(), StoreError> {
-        let mut last = None;
-        loop {
-            let batch = next(&self.index, last.as_ref())?;
-            if batch.is_empty() {
-                return Ok(());
-            }
-            last = batch.last().copied();
-            self.begin()?;
-            for hash in &batch {
-                self.delete(hash, removed)?;
-            }
-            self.sync()?;
-        }
-    }
-
-    /// Forgets a block, for instance a damaged one.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub fn delete_block(&mut self, hash: &Multihash) -> Result<(), StoreError> {
-        self.begin()?;
-        self.delete(hash, &mut Removed::default())
-    }
-
-    fn delete(&mut self, hash: &Multihash, removed: &mut Removed) -> Result<(), StoreError> {
-        if let Some(place) = index::place(&self.index, hash)? {
-            self.append(&Header::new(Kind::Delete, 0, Some(*hash), &[]), &[])?;
-            index::delete_block(&self.index, hash)?;
-            self.has_changed = true;
-            self.tally.remove(place);
-            self.freed.push(place);
-            removed.blocks += 1;
-            removed.bytes += u64::from(place.len);
-        }
-        Ok(())
     }
 
     fn append(&mut self, header: &Header, payload: &[u8]) -> Result<u64, StoreError> {

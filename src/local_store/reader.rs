@@ -133,6 +133,14 @@ impl StoreReader {
         Ok(index::dataset(&self.index, root)?.map(|(_, dataset)| dataset))
     }
 
+    /// Datasets whose pin has ended by then, the oldest first.
+    ///
+    /// # Errors
+    /// If the index cannot be asked.
+    pub fn expired(&self, now: u64) -> Result<Vec<Dataset>, StoreError> {
+        index::expired(&self.index, now)
+    }
+
     /// The datasets that refer to a block, the oldest first.
     ///
     /// # Errors

@@ -197,8 +197,39 @@ fn read_record(
     Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
 }
 
+/// The sound headers of a part of a pack, in their order.
+pub(super) struct Headers<'a> {
+    file: &'a dyn PackFile,
+    seed: u64,
+    offset: u64,
+    end: u64,
+}
+
+impl<'a> Headers<'a> {
+    /// Those from `offset` on, where one stands or did, which end before `end`.
+    pub(super) fn new(file: &'a dyn PackFile, seed: u64, offset: u64, end: u64) -> Self {
+        Self { file, seed, offset, end }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Header)>, StoreError> {
+        let mut bytes = [0; HEADER_BYTES];
+        while self.offset + HEADER_BYTES as u64 <= self.end {
+            let at = self.offset;
+            self.file.read_at(&mut bytes, at)?;
+            if let Some(header) = Header::from_bytes(&bytes, self.seed) {
+                self.offset += header.record_bytes();
+                return Ok(Some((at, header)));
+            }
+            // Of what was given back, and of what a crash left, there are no headers.
+            let next = find_record(self.file, self.seed, at + 1, self.end)?;
+            self.offset = next.unwrap_or(self.end);
+        }
+        Ok(None)
+    }
+}
+
 /// The next place from `offset` on where a sound header stands.
-pub(super) fn find_record(
+fn find_record(
     file: &dyn PackFile,
     seed: u64,
     mut offset: u64,

@@ -8,6 +8,15 @@ use crate::{
 use barrow_wire::Cid;
 
 impl Node {
+    /// Keeps a dataset that is here for so many seconds from now; `false` if there is none. What it
+    /// was pinned for before no longer counts.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn pin_for(&self, cid: &Cid, seconds: u64) -> Result<bool, StoreError> {
+        self.0.disk.pin_until(cid, super::unix_seconds().saturating_add(seconds))
+    }
+
     /// No longer keeps a dataset; `false` if there is none.
     ///
     /// # Errors
@@ -26,7 +35,7 @@ impl Node {
         self.0.disk.remove_dataset(cid)
     }
 
-    /// Removes what is not pinned.
+    /// Removes what is not pinned, or no longer.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -200,7 +200,7 @@ impl Node {
         if self.lacks_something(&dataset)? {
             self.repair(manifest, &mut |_| !self.0.slots.state.lock().closed)?;
         }
-        if !dataset.info.pinned {
+        if !dataset.info.is_kept(u64::MAX) {
             self.0.disk.set_pinned(manifest, true)?;
         }
         Ok(true)

@@ -1,7 +1,7 @@
 //! What a node does for its store while nobody asks: block after block is hashed again at a quiet
 //! rate (the scrub), and what is found damaged is brought back, from peers or from parity.
 
-use super::Node;
+use super::{Node, expiry::Clock};
 use crate::{
     disk::Looked,
     local_store::{Dataset, StoreError},
@@ -141,11 +141,18 @@ impl Node {
         let mut due = Instant::now() + START_DELAY;
         let mut saved = Instant::now();
         let mut retry_due = due;
+        let (interval, mut clock) = (self.0.config.expiry_interval, Clock::new());
+        let mut expiry_due = Instant::now() + interval;
         loop {
             select! {
                 recv(upkeep.stopped) -> _ => break,
                 recv(damaged) -> hash => if let Ok(hash) = hash { self.bring_back(&hash) },
-                default(due.saturating_duration_since(Instant::now())) => {
+                default(due.min(expiry_due).saturating_duration_since(Instant::now())) => {
+                    if Instant::now() >= expiry_due {
+                        self.let_expired_go(&mut clock);
+                        expiry_due = Instant::now() + interval;
+                        continue;
+                    }
                     if Instant::now() >= retry_due {
                         self.retry_lost();
                         retry_due = Instant::now() + REST_INTERVAL;

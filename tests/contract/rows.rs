@@ -120,8 +120,14 @@ fn keep(rows: &Rows, store: &str) {
     assert_eq!(pinned(&cid), Some(true));
     rows.run(store, &["unpin", &cid]);
     assert_eq!(pinned(&cid), Some(false));
+    let end = |cid: &str| {
+        let all = rows.json(store, &["ls"]);
+        all.iter().find(|one| one["root"] == cid).and_then(|one| one["expires"].as_u64())
+    };
+    assert_eq!(rows.line(store, &["pin", &cid, "--for", "36h"]), cid);
+    assert!(end(&cid).is_some() && rows.line(store, &["ls"]).contains("  1d      "));
     assert_eq!(rows.line(store, &["pin", &cid]), cid);
-    assert_eq!(pinned(&cid), Some(true));
+    assert_eq!((pinned(&cid), end(&cid)), (Some(true), None));
     assert!(rows.line(store, &["ls"]).contains("a film"));
     assert!(rows.json(store, &["stat"])[0]["blocks"].as_u64().unwrap() > 3);
     assert_eq!(rows.json(store, &["stat", &cid])[0]["size"], FILM_BYTES);

@@ -2,9 +2,9 @@
 //! wrong is not served.
 //!
 //! `BARROW_CRASH_SEQUENCES` says how many random sequences are tried (2,000 by default; 100,000 in
-//! CI; `BARROW_CRASH_SEQUENCES=5000000 cargo test --release --test crash random` is the long run).
-//! A sequence that fails is printed with its seed, made as short as it can be;
-//! `BARROW_CRASH_SEED` tries one.
+//! CI; `BARROW_CRASH_SEQUENCES=5000000 cargo test --release --test crash random` is the long run),
+//! and `BARROW_CRASH_FROM` with which seed they begin (0 by default). A sequence that fails is
+//! printed with its seed, made as short as it can be; `BARROW_CRASH_SEED` tries one.
 
 #![allow(
     clippy::print_stderr,
@@ -49,7 +49,7 @@ fn sequence(seed: u64) -> Vec<Op> {
         .map(|_| {
             let block = random.below(BLOCKS);
             let slot = random.below(2);
-            match random.below(40) {
+            match random.below(42) {
                 0..10 => Op::Put(Some(slot), block),
                 10..13 => Op::Put(None, block),
                 13..17 => Op::Begin(slot),
@@ -64,6 +64,8 @@ fn sequence(seed: u64) -> Vec<Op> {
                 32 => Op::Touch(block),
                 33 => Op::Fault(random.next() % 12),
                 34 => Op::Reopen,
+                40 => Op::PinUntil(block, random.next() % 4),
+                41 => Op::Expire(random.next() % 3),
                 _ => Op::Crash(
                     random.next(),
                     if random.below(2) == 0 { 0 } else { random.below(12) },
@@ -75,9 +77,17 @@ fn sequence(seed: u64) -> Vec<Op> {
     ops
 }
 
+/// Every third store has a quota, from less than two packs to more than all blocks.
+fn quota(seed: u64) -> Option<u64> {
+    (seed % 3 == 2).then_some((48 << 10) + seed / 3 % 64 * 4_096)
+}
+
 /// Tries a sequence; `plant` leaves every sync out.
-fn try_sequence(bench: &Bench, ops: &[Op], plant: bool) -> Result<(), String> {
+fn try_sequence(bench: &Bench, ops: &[Op], quota: Option<u64>, plant: bool) -> Result<(), String> {
     let mut model = bench.model();
+    if let Some(quota) = quota {
+        model = model.bounded(quota);
+    }
     if plant {
         model.medium.plant_forgotten_syncs();
     }
@@ -90,12 +100,12 @@ fn try_sequence(bench: &Bench, ops: &[Op], plant: bool) -> Result<(), String> {
 }
 
 /// Leaves out what is not needed to fail.
-fn shrink(bench: &Bench, mut ops: Vec<Op>, plant: bool) -> Vec<Op> {
+fn shrink(bench: &Bench, mut ops: Vec<Op>, quota: Option<u64>, plant: bool) -> Vec<Op> {
     let mut at = 0;
     while at < ops.len() {
         let mut shorter = ops.clone();
         shorter.remove(at);
-        if try_sequence(bench, &shorter, plant).is_err() {
+        if try_sequence(bench, &shorter, quota, plant).is_err() {
             ops = shorter;
         } else {
             at += 1;
@@ -113,7 +123,10 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
     let one = number("BARROW_CRASH_SEED");
     let (from, count) = match one {
         Some(seed) => (seed, 1),
-        None => (0, number("BARROW_CRASH_SEQUENCES").unwrap_or(2_000)),
+        None => (
+            number("BARROW_CRASH_FROM").unwrap_or(0),
+            number("BARROW_CRASH_SEQUENCES").unwrap_or(2_000),
+        ),
     };
     let threads = 2;
     std::thread::scope(|scope| {
@@ -122,10 +135,14 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
                 let bench = Bench::new();
                 for seed in (from..from + count).filter(|seed| seed % threads == thread) {
                     let ops = sequence(seed);
-                    if let Err(broken) = try_sequence(&bench, &ops, false) {
-                        let ops = shrink(&bench, ops, false);
-                        let shortest = try_sequence(&bench, &ops, false);
-                        panic!("seed {seed}: {broken}\nshortest: {ops:?}\n{shortest:?}");
+                    let quota = quota(seed);
+                    if let Err(broken) = try_sequence(&bench, &ops, quota, false) {
+                        let ops = shrink(&bench, ops, quota, false);
+                        let shortest = try_sequence(&bench, &ops, quota, false);
+                        panic!(
+                            "seed {seed}, quota {quota:?}: {broken}\n\
+                             shortest: {ops:?}\n{shortest:?}"
+                        );
                     }
                 }
             });
@@ -137,9 +154,10 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
 #[test]
 fn a_sync_left_out_is_found() {
     let bench = Bench::new();
-    let found = (0..1_000).find(|seed| try_sequence(&bench, &sequence(*seed), true).is_err());
+    let fails = |seed: &u64| try_sequence(&bench, &sequence(*seed), None, true).is_err();
+    let found = (0..1_000).find(fails);
     let seed = found.expect("the planted fault is found");
-    let shortest = shrink(&bench, sequence(seed), true);
+    let shortest = shrink(&bench, sequence(seed), None, true);
     println!("found at seed {seed}: {shortest:?}");
     assert!(shortest.len() <= 6, "{shortest:?}");
 }

@@ -27,6 +27,10 @@ pub enum Op {
     Finish(usize, bool),
     Abandon(usize),
     Pin(usize, bool),
+    /// Pins until so long from now.
+    PinUntil(usize, u64),
+    /// So much time goes by, and what has ended goes.
+    Expire(u64),
     Remove(usize),
     Gc,
     Commit,
@@ -46,7 +50,14 @@ pub enum Op {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
     pinned: bool,
+    expires: Option<u64>,
     blocks: BTreeSet<usize>,
+}
+
+impl Kept {
+    fn is_kept(&self, now: u64) -> bool {
+        self.pinned && self.expires.is_none_or(|end| now < end)
+    }
 }
 
 pub struct Model {
@@ -61,7 +72,9 @@ pub struct Model {
     cached: BTreeSet<usize>,
     unsynced: BTreeSet<usize>,
     open: [Option<(DatasetId, Vec<usize>)>; SLOTS],
-    /// Blocks that may be gone, as what removes them failed in the middle.
+    /// What it may take on disk: then cache may go at any put.
+    quota: Option<u64>,
+    now: u64,
     pub steps: u64,
 }
 
@@ -87,9 +100,10 @@ fn cid(n: usize) -> Cid {
     Cid::v1(Codec::Raw, hash(n))
 }
 
-fn options() -> StoreOptions {
+fn options(quota_bytes: Option<u64>) -> StoreOptions {
     // Small packs of small pieces, so that a short sequence fills and compacts some.
-    StoreOptions { pack_bytes_max: 24 << 10, piece_bytes: 8 << 10, ..StoreOptions::default() }
+    let (pack_bytes_max, piece_bytes) = (24 << 10, 8 << 10);
+    StoreOptions { quota_bytes, pack_bytes_max, piece_bytes, ..StoreOptions::default() }
 }
 
 /// What models are made of one after the other: they begin with nothing, and cost little.
@@ -120,8 +134,15 @@ impl Model {
             cached: BTreeSet::new(),
             unsynced: BTreeSet::new(),
             open: [None, None],
+            quota: None,
+            now: 1,
             steps: 0,
         }
+    }
+
+    /// The same with a quota.
+    pub fn bounded(self, quota_bytes: u64) -> Self {
+        Self { quota: Some(quota_bytes), ..self }
     }
 
     /// Takes one step, and looks whether a promise is broken.
@@ -151,6 +172,7 @@ impl Model {
                 Ok(())
             }
             Op::Scrub => self.scrub(),
+            Op::Remove(root) => self.remove(root),
             _ => {
                 self.act(op);
                 Ok(())
@@ -176,14 +198,16 @@ impl Model {
 
     pub fn reopen(&mut self) -> Result<(), String> {
         let medium = Arc::new(self.medium.clone());
-        let opened = LocalStore::open_on(medium, options());
-        self.store = Some(opened.map_err(|error| format!("the store does not open: {error}"))?);
+        let opened = LocalStore::open_on(medium, options(self.quota));
+        let mut store = opened.map_err(|error| format!("the store does not open: {error}"))?;
+        store.set_time(self.now as u32);
+        self.store = Some(store);
         self.unsynced.clear();
         Ok(())
     }
 
     fn note_sync(&mut self, synced: &Result<(), StoreError>) {
-        if synced.is_ok() {
+        if synced.is_ok() && self.quota.is_none() {
             self.cached.append(&mut self.unsynced);
         }
     }
@@ -210,29 +234,16 @@ impl Model {
             }
             Op::Finish(slot, pinned) => self.finish(slot, pinned),
             Op::Abandon(slot) => self.abandon(slot),
-            Op::Pin(root, pinned) => match store.set_pinned(&cid(root), pinned) {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.note_sync(&Ok(()));
-                    if let Some(kept) = self.kept.get_mut(&root) {
-                        kept.pinned = pinned;
-                    }
-                }
-                Err(_) => drop(self.unsure.insert(root)),
-            },
-            Op::Remove(root) => match store.remove_dataset(&cid(root)) {
-                Ok(Some(_)) => {
-                    self.note_sync(&Ok(()));
-                    self.kept.remove(&root);
-                    self.unsure.remove(&root);
-                    self.forget_cache();
-                }
-                Ok(None) => {}
-                Err(_) => {
-                    self.unsure.insert(root);
-                    self.forget_cache();
-                }
-            },
+            Op::Pin(root, pinned) => {
+                let done = store.set_pinned(&cid(root), pinned);
+                self.note_pin(root, done, pinned, None);
+            }
+            Op::PinUntil(root, time) => {
+                let end = self.now + time;
+                let done = store.pin_until(&cid(root), end);
+                self.note_pin(root, done, true, Some(end));
+            }
+            Op::Expire(time) => self.expire(time),
             Op::Gc => self.gc(),
             Op::Commit => drop(store.commit()),
             Op::Sync => {
@@ -240,8 +251,76 @@ impl Model {
                 self.note_sync(&synced);
             }
             Op::Touch(n) => drop(store.touch(&hash(n))),
-            Op::Scrub | Op::Fault(_) | Op::Reopen | Op::Crash(..) => {}
+            Op::Remove(_) | Op::Scrub | Op::Fault(_) | Op::Reopen | Op::Crash(..) => {}
         }
+    }
+
+    fn remove(&mut self, root: usize) -> Result<(), String> {
+        let Some(store) = self.store.as_mut() else { return Ok(()) };
+        let done = store.remove_dataset(&cid(root));
+        if matches!(done, Ok(None)) {
+            return Ok(());
+        }
+        self.forget_cache();
+        if done.is_err() {
+            self.unsure.insert(root);
+            return Ok(());
+        }
+        let was_sure = !self.unsure.remove(&root);
+        let Some(removed) = self.kept.remove(&root).filter(|_| was_sure) else { return Ok(()) };
+        self.check_gone(&removed)
+    }
+
+    /// Blocks of a dataset that was removed are here only if another one has them.
+    fn check_gone(&self, removed: &Kept) -> Result<(), String> {
+        let Some(store) = self.store.as_ref().filter(|_| self.unsure.is_empty()) else {
+            return Ok(());
+        };
+        let has = |n: &usize| {
+            self.kept.values().any(|kept| kept.blocks.contains(n))
+                || self.open.iter().flatten().any(|(_, blocks)| blocks.contains(n))
+        };
+        for n in removed.blocks.iter().filter(|n| !has(n)) {
+            if store.block_len(&hash(*n)).map_err(|error| error.to_string())?.is_some() {
+                return Err(format!("block {n} was removed with its dataset, and is here"));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_pin(
+        &mut self,
+        root: usize,
+        done: Result<bool, StoreError>,
+        pinned: bool,
+        expires: Option<u64>,
+    ) {
+        match done {
+            Ok(false) => {}
+            Ok(true) => {
+                self.note_sync(&Ok(()));
+                if let Some(kept) = self.kept.get_mut(&root) {
+                    (kept.pinned, kept.expires) = (pinned, expires);
+                }
+            }
+            Err(_) => drop(self.unsure.insert(root)),
+        }
+    }
+
+    fn expire(&mut self, time: u64) {
+        let Some(store) = self.store.as_mut() else { return };
+        self.now += time;
+        store.set_time(self.now as u32);
+        let done = store.remove_expired(self.now);
+        let ended = |kept: &Kept| kept.expires.is_some_and(|end| end <= self.now);
+        for (root, _) in self.kept.iter().filter(|(_, kept)| ended(kept)) {
+            // Of those that failed in the middle it is not known which are gone.
+            if done.is_err() {
+                self.unsure.insert(*root);
+            }
+        }
+        self.kept.retain(|_, kept| !ended(kept));
+        self.forget_cache();
     }
 
     /// A removal takes cache with it that the removed dataset referred to.
@@ -268,6 +347,7 @@ impl Model {
             root: cid(root),
             size: 0,
             pinned,
+            expires: None,
             name: None,
             mimetype: None,
             created: 0,
@@ -275,9 +355,11 @@ impl Model {
         };
         if store.finish_dataset(id, info).is_ok() {
             self.note_sync(&Ok(()));
-            let was_pinned = self.kept.get(&root).is_some_and(|kept| kept.pinned);
+            let before = self.kept.get(&root).filter(|kept| kept.pinned && !pinned);
+            let expires = before.and_then(|kept| kept.expires);
             let is_unsure = self.unsure.remove(&root);
-            let kept = Kept { pinned: pinned || was_pinned, blocks: put.into_iter().collect() };
+            let pinned_now = pinned || before.is_some();
+            let kept = Kept { pinned: pinned_now, expires, blocks: put.into_iter().collect() };
             // Whether the one before was pinned is not known then.
             if is_unsure && !pinned {
                 self.unsure.insert(root);
@@ -293,11 +375,11 @@ impl Model {
         // What is being stored refers to its blocks, so they stay.
         let done = store.gc();
         for (root, kept) in &self.kept {
-            if !kept.pinned && done.is_err() {
+            if !kept.is_kept(self.now) && done.is_err() {
                 self.unsure.insert(*root);
             }
         }
-        self.kept.retain(|_, kept| kept.pinned);
+        self.kept.retain(|_, kept| kept.is_kept(self.now));
         self.forget_cache();
     }
 
@@ -355,8 +437,8 @@ impl Model {
             }
             let dataset = datasets.iter().find(|dataset| dataset.info.root == cid(*root));
             let Some(dataset) = dataset else { return Err(format!("dataset {root} is gone")) };
-            if dataset.info.pinned != kept.pinned {
-                return Err(format!("the pin of dataset {root} is not {}", kept.pinned));
+            if (dataset.info.pinned, dataset.info.expires) != (kept.pinned, kept.expires) {
+                return Err(format!("the pin of dataset {root} is not that of {kept:?}"));
             }
             for n in &kept.blocks {
                 if !here[*n] {

@@ -24,7 +24,7 @@ export function showDatasets({ datasets, total }) {
   setText($("datasets-count"), total ? total.toLocaleString("en") : "");
   $("more-datasets").hidden = total <= datasets.length;
   setText($("more-datasets"), `The newest ${datasets.length} of ${total}; barrow ls lists all.`);
-  const key = (one) => `${one.root} ${one.pinned} ${features.size} ${JSON.stringify(one.protection ?? 0)}`;
+  const key = (one) => `${one.root} ${one.pinned} ${one.expires} ${features.size} ${JSON.stringify(one.protection ?? 0)}`;
   follow($("datasets"), datasets, key, makeDataset, updateDataset);
 }
 
@@ -47,10 +47,15 @@ function makeDataset(one) {
   more.append(summary, make("div", "row", ...rarer(item, one, name)));
   first.append(more);
   item.append(make("div", "head", make("div", "row title", link(plain, contentUrl(one.root, one.name), "name"),
-    make("span", one.pinned ? "tag pinned" : "tag", one.pinned ? "pinned" : "cache"),
+    make("span", one.pinned ? "tag pinned" : "tag", tagOf(one)),
     ...(one.protection ? [make("span", "tag", `${one.protection.data} + ${one.protection.parity}`)] : [])), item.figures),
   cid, health(one), item.told, first);
   return item;
+}
+
+function tagOf(one) {
+  if (!one.pinned) return "cache";
+  return one.expires ? `pinned until ${new Date(one.expires * 1000).toLocaleDateString()}` : "pinned";
 }
 
 function updateDataset(item, one) {
