@@ -81,6 +81,8 @@ struct Shared {
     read_only: Mutex<Option<String>>,
     /// Blocks that were read: the cache goes in the order of its last use.
     touched: Mutex<HashSet<Multihash>>,
+    /// Blocks that were found damaged and that the writer has yet to forget: they are not here.
+    forgotten: Mutex<HashSet<Multihash>>,
     /// Blocks that were found damaged, for whoever brings them back.
     damaged: (Sender<Multihash>, Receiver<Multihash>),
     /// [`LocalStore::changes`], as far as they can be seen by readers.
@@ -108,6 +110,7 @@ impl Disk {
             failed: Mutex::default(),
             read_only: Mutex::default(),
             touched: Mutex::default(),
+            forgotten: Mutex::default(),
             damaged: bounded(DAMAGED_MAX),
             changes: AtomicU64::new(0),
         });
@@ -273,6 +276,9 @@ impl Disk {
         if let Some(block) = self.0.pending.lock().get(hash) {
             return Ok(Some(block.clone()));
         }
+        if self.0.forgotten.lock().contains(hash) {
+            return Ok(None);
+        }
         self.with_reader(|reader| {
             let block = reader.get(hash, &self.0.pool)?;
             let mut touched = self.0.touched.lock();
@@ -305,6 +311,13 @@ impl Disk {
             let here = |hash| pending.get(hash).map(|block| have(block.len()));
             hashes.iter().map(here).collect()
         };
+        let forgotten = self.0.forgotten.lock();
+        for (hash, found) in hashes.iter().zip(&mut found) {
+            if found.is_none() && forgotten.contains(hash) {
+                *found = Some(Presence::DontHave);
+            }
+        }
+        drop(forgotten);
         if found.iter().all(Option::is_some) {
             return Ok(found.into_iter().flatten().collect());
         }

@@ -185,6 +185,24 @@ fn a_car_of_all_holds_what_it_takes_to_rebuild() {
 }
 
 #[test]
+fn damage_is_named_once_however_often_it_is_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let file = make_file(&dir.path().join("file"), 40 * CHUNK, 18);
+    let bytes = fs::read(&file).unwrap();
+    let (cid, _) = put(&store, &file, 4, 2);
+    (0..10).for_each(|stripe| damage(&store, &bytes, (4 * stripe + stripe % 4) * CHUNK));
+    let node = Node::start(&store, &[]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(node.get(&format!("/ipfs/{cid}")).body == bytes));
+        }
+    });
+    assert_eq!(node.log().matches("is damaged on disk").count(), 10, "{}", node.log());
+    assert_eq!(node.metric("store_damaged_total"), 10);
+}
+
+#[test]
 fn a_directory_is_protected_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, store) = (dir.path().join("tree"), dir.path().join("store"));

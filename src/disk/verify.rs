@@ -108,6 +108,9 @@ impl Disk {
 
     /// No longer serves a block whose bytes are wrong, and tells whoever brings blocks back.
     pub(super) fn quarantine(&self, hash: &Multihash) {
+        if !self.0.forgotten.lock().insert(*hash) {
+            return;
+        }
         let name = Cid::v1(Codec::Raw, *hash);
         log::error!("block {name} is damaged on disk; it is no longer served");
         self.0.metrics.store_damaged_total.add(1);
@@ -118,6 +121,14 @@ impl Disk {
             }
         };
         let _ = self.0.writes.send(Write::Control(Box::new(forget)));
+        // Each is committed before the next: readers of the index do not see the block any more.
+        let shared = self.0.clone();
+        let forgot = move |store: &mut LocalStore| {
+            if let Ok(None) = store.block_len(&hash) {
+                shared.forgotten.lock().remove(&hash);
+            }
+        };
+        let _ = self.0.writes.send(Write::Control(Box::new(forgot)));
         let _ = self.0.damaged.0.try_send(hash);
     }
 
