@@ -4,11 +4,13 @@ use crate::{
     car::{CarError, CarReader},
     dag,
     disk::{DatasetId, Disk},
-    local_store::{DatasetInfo, StoreError},
+    erasure::Manifest,
+    local_store::{DatasetInfo, Protection, StoreError},
     pool::Pool,
     unixfs::{UnixFsError, content_size},
 };
 use barrow_wire::{Cid, Codec, Multihash, Presence};
+use bytes::Bytes;
 use std::{collections::HashSet, fmt, io::Read};
 
 /// Blocks looked up at one time.
@@ -143,15 +145,19 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
             return Ok(imported(false, missing));
         }
         let block = disk.get(&hash)?.ok_or(StoreError::BadIndex)?;
+        let manifest = manifest(&root, block.data());
+        let plain_size = || content_size(&root, block.data());
         let info = DatasetInfo {
             root,
-            size: content_size(&root, block.data()),
+            size: manifest.as_ref().map_or_else(plain_size, |manifest| manifest.size),
             pinned: true,
             expires: None,
             name: None,
             mimetype: None,
             created: now,
-            protection: None,
+            protection: manifest.map(|Manifest { root, shape, .. }| {
+                Protection::new(root, shape.data(), shape.parity(), None)
+            }),
         };
         disk.finish_dataset(dataset, info)?;
         Ok(imported(true, 0))
@@ -160,6 +166,12 @@ fn pin_root(disk: &Disk, root: Cid, now: u64) -> Result<ImportedRoot, CarImportE
         disk.abandon_dataset(dataset);
     }
     outcome
+}
+
+/// What a root says, if it is a protected manifest and not other linked data.
+fn manifest(root: &Cid, block: &Bytes) -> Option<Manifest> {
+    Some(root).filter(|root| Manifest::may_be(root))?;
+    Manifest::decode(block).ok()
 }
 
 /// Gives all blocks of a DAG that are here to `each`, and tells how many are known to lack.

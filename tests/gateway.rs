@@ -13,7 +13,7 @@
 #[allow(dead_code)]
 mod node;
 
-use node::{Node, make_file, run};
+use node::{Node, make_file, run, unchunked};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -166,20 +166,6 @@ fn a_download_cut_ten_times_is_gone_on_with_by_curl_and_is_the_same_file() {
     }
     assert_eq!(resume(&[]), Some(0));
     assert!(fs::read(&out).unwrap() == fs::read(&file).unwrap(), "another file");
-}
-
-/// What a body in chunks holds.
-fn unchunked(body: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::new(), body);
-    loop {
-        let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
-        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
-        if len == 0 {
-            return out;
-        }
-        out.extend_from_slice(&rest[end + 2..end + 2 + len]);
-        rest = &rest[end + 4 + len..];
-    }
 }
 
 #[test]

@@ -13,7 +13,7 @@
 mod node;
 
 use barrow::erasure::{List, Manifest};
-use node::{Node, make_file, run};
+use node::{Node, make_file, run, unchunked};
 use std::{
     fs,
     os::unix::fs::FileExt as _,
@@ -172,10 +172,19 @@ fn a_car_of_all_holds_what_it_takes_to_rebuild() {
     let origin = Node::start(&dir.path().join("origin"), &[]);
     let (cid, _) = put(&origin.dir, &file, 4, 2);
     let (path, store) = (dir.path().join("all.car"), dir.path().join("copy"));
-    let written = origin.run(&["export", &cid, "-o", path.to_str().unwrap()]);
-    assert!(written.status.success(), "{written:?}");
+    let car = origin.get(&format!("/ipfs/{cid}?format=car&dag-scope=all"));
+    assert_eq!(car.status, 200);
+    fs::write(&path, unchunked(&car.body)).unwrap();
+    origin.kill();
     let stored = run(&store, &["import", path.to_str().unwrap()]);
     assert!(stored.status.success(), "{stored:?}");
+    let stat = json(&run(&store, &["stat", &cid, "--json"]));
+    assert_eq!(stat["size"], bytes.len(), "{stat}");
+    assert_eq!(
+        (&stat["protection"]["data"], &stat["protection"]["parity"]),
+        (&4.into(), &2.into())
+    );
+    assert_eq!((&stat["standing"]["bears"], &stat["standing"]["whole"]), (&2.into(), &true.into()));
     // Two of each whole stripe, and one of the last.
     [0, 1, 6, 7, 8].into_iter().for_each(|block| damage(&store, &bytes, block * CHUNK));
     assert!(run(&store, &["get", &cid]).stdout == bytes);

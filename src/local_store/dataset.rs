@@ -55,6 +55,17 @@ pub struct Protection {
     pub slot: Option<Slot>,
 }
 
+impl Protection {
+    /// By stripes of so many data and parity shards.
+    ///
+    /// # Panics
+    /// If no stripe can have so many.
+    pub fn new(root: Cid, data: usize, parity: usize, slot: Option<Slot>) -> Self {
+        let small = |n: usize| u16::try_from(n).expect("a stripe has at most 256 shards");
+        Self { root, data: small(data), parity: small(parity), slot }
+    }
+}
+
 /// One slot of a protected dataset: the shards j of each stripe with j mod `slots` = `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {

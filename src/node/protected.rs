@@ -150,7 +150,9 @@ impl Node {
             name: options.name,
             mimetype: options.mimetype,
             created: unix_seconds(),
-            protection: options.protect.map(|shape| protection(root, shape, None)),
+            protection: options
+                .protect
+                .map(|shape| Protection::new(root, shape.data(), shape.parity(), None)),
         };
         self.finish_dataset(dataset, info)?;
         let blocks = disk.dataset(&cid)?.map_or(0, |dataset| dataset.blocks);
@@ -249,6 +251,7 @@ impl Node {
                 return Err(error);
             }
         };
+        let shape = manifest.shape;
         let info = DatasetInfo {
             root: *cid,
             size: manifest.size,
@@ -257,7 +260,7 @@ impl Node {
             name: None,
             mimetype: None,
             created: known.map_or_else(unix_seconds, |known| known.info.created),
-            protection: Some(protection(manifest.root, manifest.shape, slot)),
+            protection: Some(Protection::new(manifest.root, shape.data(), shape.parity(), slot)),
         };
         self.finish_dataset(dataset, info)?;
         Ok(done)
@@ -428,9 +431,4 @@ impl Node {
         }
         Ok(false)
     }
-}
-
-fn protection(root: Cid, shape: Shape, slot: Option<Slot>) -> Protection {
-    let small = |n: usize| u16::try_from(n).expect("a shape has at most 256 shards");
-    Protection { root, data: small(shape.data()), parity: small(shape.parity()), slot }
 }

@@ -223,3 +223,17 @@ pub fn make_file(path: &Path, bytes: u64, seed: u64) -> PathBuf {
     file.flush().unwrap();
     path.into()
 }
+
+/// What a body in chunks holds.
+pub fn unchunked(body: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), body);
+    loop {
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if len == 0 {
+            return out;
+        }
+        out.extend_from_slice(&rest[end + 2..end + 2 + len]);
+        rest = &rest[end + 4 + len..];
+    }
+}
