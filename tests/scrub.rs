@@ -9,7 +9,12 @@
     reason = "a test reports by a panic"
 )]
 
-use barrow::{Cid, Config, Node, erasure::Shape, node::PutOptions};
+use barrow::{
+    Cid, Config, Node,
+    erasure::{List, Manifest, Shape},
+    node::PutOptions,
+    store_stream::Scope,
+};
 use std::{
     fs,
     io::Read as _,
@@ -44,9 +49,13 @@ fn read(node: &Node, cid: &Cid) -> Vec<u8> {
 
 /// Flips a bit within the content's block at `offset`; the node does not run.
 fn damage(dir: &Path, offset: usize) {
+    damage_where(dir, &content()[offset..offset + 64]);
+}
+
+/// Flips a bit of the stored bytes that are equal to these.
+fn damage_where(dir: &Path, needle: &[u8]) {
     let pack = dir.join("packs/00000001.pack");
     let mut bytes = fs::read(&pack).unwrap();
-    let needle = &content()[offset..offset + 64];
     let at = bytes.windows(64).position(|window| window == needle).unwrap();
     bytes[at] ^= 1;
     fs::write(&pack, bytes).unwrap();
@@ -101,6 +110,34 @@ fn a_damaged_block_of_a_protected_file_is_rebuilt_without_any_peer() {
     let dataset = node.dataset(&stored.cid).unwrap().unwrap();
     assert!(node.standing(&dataset).unwrap().unwrap().is_whole());
     assert_eq!(read(&node, &stored.root), content());
+    node.shutdown();
+}
+
+#[test]
+fn a_damaged_parity_shard_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut alone = config(dir.path());
+    alone.provider_timeout = Duration::from_millis(200);
+    let node = Node::start(alone.clone()).unwrap();
+    let options = PutOptions { protect: Some(Shape::new(4, 2).unwrap()), ..PutOptions::default() };
+    let stored = node.put_with(&mut &content()[..], options, &mut |_| {}).unwrap();
+    let block = |cid: &Cid| node.block(cid, Scope::Local).unwrap();
+    let manifest = Manifest::decode(&block(&stored.cid)).unwrap();
+    let list = List::decode(&block(&manifest.lists[0]), &manifest, 0).unwrap();
+    let cid = list.0[1].parity[1];
+    let shard = block(&cid);
+    node.shutdown();
+    drop(node);
+    damage_where(dir.path(), &shard[1_000..1_064]);
+
+    let node = Node::start(alone).unwrap();
+    node.start_upkeep().unwrap();
+    wait_for("healed", || node.scrub().healed == 1);
+    wait_for("a whole pass", || node.scrub().passes == 1);
+    assert!(node.scrub().lost.is_empty());
+    assert_eq!(node.block(&cid, Scope::Local).unwrap(), shard);
+    let dataset = node.dataset(&stored.cid).unwrap().unwrap();
+    assert!(node.standing(&dataset).unwrap().unwrap().is_whole());
     node.shutdown();
 }
 
