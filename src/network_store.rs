@@ -9,9 +9,10 @@ use crate::{
     reactor::{Delivery, ReactorHandle},
 };
 use barrow_wire::{Cid, Multihash, Presence};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
     sync::{
         Arc,
@@ -30,9 +31,50 @@ struct Shared {
     metrics: Arc<Metrics>,
     next_job: AtomicU64,
     wants: Mutex<Wants>,
-    /// Bytes of blocks that retrievals hold for readers who have not come to them.
-    held_bytes: AtomicUsize,
-    held_bytes_max: usize,
+    /// For blocks whose readers have not come to them; the store has these too.
+    held: Allowance,
+    /// For blocks that are needed in passing, and not stored.
+    passing: Allowance,
+}
+
+/// Bytes of blocks that retrievals may hold.
+#[derive(Clone)]
+struct Allowance {
+    bytes_max: usize,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Allowance {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, bytes: Arc::default() }
+    }
+
+    /// The block, counted; none if that would be too much.
+    fn hold(&self, block: &Block) -> Option<HeldBlock> {
+        let grown = |bytes| Some(bytes + block.len()).filter(|grown| *grown <= self.bytes_max);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
+        Some(HeldBlock { data: block.data().clone(), bytes: self.bytes.clone() })
+    }
+}
+
+/// A block in the hand of whoever asked for it, and counted until it is given on.
+#[derive(Debug)]
+pub struct HeldBlock {
+    data: Bytes,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl HeldBlock {
+    /// Its bytes.
+    pub const fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+impl Drop for HeldBlock {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.data.len(), Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -54,7 +96,7 @@ pub enum Arrival {
         /// Its bytes.
         len: usize,
         /// The block itself, unless the holding limit was reached: then the store has it.
-        block: Option<Block>,
+        block: Option<HeldBlock>,
     },
     /// It could not be had.
     Failed {
@@ -97,6 +139,8 @@ struct Waiter {
 #[derive(Default)]
 struct WaiterState {
     arrivals: Vec<Arrival>,
+    /// What is wanted in passing.
+    passing: HashSet<Multihash>,
     waker: Option<Waker>,
     reading: Option<Reading>,
     /// Somebody ended it: whatever it wants fails.
@@ -107,7 +151,7 @@ struct WaiterState {
 
 impl NetworkStore {
     /// Joins a store and the reactor that fetches what it lacks. Retrievals together hold at most
-    /// `held_bytes_max` bytes for their readers.
+    /// `held_bytes_max` bytes for their readers, and as many of what they want in passing.
     pub fn new(
         disk: Disk,
         reactor: ReactorHandle,
@@ -120,8 +164,8 @@ impl NetworkStore {
             metrics,
             next_job: AtomicU64::new(1),
             wants: Mutex::default(),
-            held_bytes: AtomicUsize::new(0),
-            held_bytes_max,
+            held: Allowance::new(held_bytes_max),
+            passing: Allowance::new(held_bytes_max),
         }))
     }
 
@@ -136,7 +180,17 @@ impl NetworkStore {
         self.0.reactor.send(Input::JobStarted { job, root, order });
         let waiter = Arc::new(Waiter { job, root, dataset, state: Mutex::default() });
         self.0.wants.lock().waiters.insert(job, waiter.clone());
-        Retrieval { store: self.clone(), waiter, held_bytes: 0 }
+        Retrieval { store: self.clone(), waiter }
+    }
+
+    /// Bytes of what is wanted in passing that may be held; what is more is stored.
+    pub fn passing_bytes_max(&self) -> usize {
+        self.0.passing.bytes_max
+    }
+
+    /// A stored block for a reader who is about to come to it, if it may be held.
+    pub fn hold(&self, block: &Block) -> Option<HeldBlock> {
+        self.0.held.hold(block)
     }
 
     /// A number that no other job has.
@@ -212,29 +266,33 @@ impl NetworkStore {
 }
 
 impl Delivery for NetworkStore {
-    fn deliver(&self, block: Block) {
-        let hash = *block.hash();
+    fn deliver(&self, block: Block) -> bool {
+        let (hash, len) = (*block.hash(), block.len());
         let mut wants = self.0.wants.lock();
         wants.deliveries += 1;
         let Some(waiters) = wants.by_hash.remove(&hash) else {
             drop(wants);
-            return self.keep_unwanted(block);
+            self.keep_unwanted(block);
+            return true;
         };
-        let mut datasets = waiters.iter().filter_map(|waiter| waiter.dataset);
-        // Under the lock: whoever does not find it among the wants finds it in the store.
-        self.0.disk.put(block.clone(), datasets.next());
-        for dataset in datasets {
-            self.0.disk.reference(dataset, vec![hash]);
-        }
-        drop(wants);
-        for waiter in waiters {
-            let held = waiter.dataset.is_none() && self.0.hold(block.len());
-            let len = block.len();
-            let block = held.then(|| block.clone());
-            if !waiter.push(Arrival::Here { hash, len, block }) && held {
-                self.0.release(len);
+        let held: Vec<(Option<HeldBlock>, bool)> =
+            waiters.iter().map(|waiter| self.0.hold_for(waiter, &block)).collect();
+        let passes = held.iter().all(|(held, in_passing)| held.is_some() && *in_passing);
+        if !passes {
+            // What is needed in passing, and could not be held, is a cache.
+            let keepers = waiters.iter().zip(&held).filter(|(_, (_, in_passing))| !in_passing);
+            let mut datasets = keepers.filter_map(|(waiter, _)| waiter.dataset);
+            // Under the lock: whoever does not find it among the wants finds it in the store.
+            self.0.disk.put(block, datasets.next());
+            for dataset in datasets {
+                self.0.disk.reference(dataset, vec![hash]);
             }
         }
+        drop(wants);
+        for (waiter, (block, _)) in waiters.into_iter().zip(held) {
+            waiter.push(Arrival::Here { hash, len, block });
+        }
+        !passes
     }
 
     fn retain_waited(&self, job: JobId, blocks: &mut Vec<Multihash>) {
@@ -254,6 +312,7 @@ impl Delivery for NetworkStore {
         let Some(waiters) = wants.by_hash.get_mut(&hash) else { return };
         let Some(at) = waiters.iter().position(|waiter| waiter.job == job) else { return };
         let waiter = waiters.swap_remove(at);
+        waiter.state.lock().passing.remove(&hash);
         if waiters.is_empty() {
             wants.by_hash.remove(&hash);
         }
@@ -263,26 +322,23 @@ impl Delivery for NetworkStore {
 }
 
 impl Shared {
-    /// Whether a retrieval may keep `len` bytes more in memory.
-    fn hold(&self, len: usize) -> bool {
-        self.held_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                (held + len <= self.held_bytes_max).then_some(held + len)
-            })
-            .is_ok()
-    }
-
-    fn release(&self, len: usize) {
-        self.held_bytes.fetch_sub(len, Ordering::Relaxed);
+    /// The block for a waiter's hand, if it is of use there and may be held; and whether that is
+    /// all that it is wanted for.
+    fn hold_for(&self, waiter: &Waiter, block: &Block) -> (Option<HeldBlock>, bool) {
+        match waiter.state.lock().passing.remove(block.hash()) {
+            true => (self.passing.hold(block), true),
+            false if waiter.dataset.is_none() => (self.held.hold(block), false),
+            false => (None, false),
+        }
     }
 }
 
 impl Waiter {
     /// Hands an arrival over, unless the retrieval is gone.
-    fn push(&self, arrival: Arrival) -> bool {
+    fn push(&self, arrival: Arrival) {
         let mut state = self.state.lock();
         if state.closed {
-            return false;
+            return;
         }
         state.arrivals.push(arrival);
         let waker = state.waker.take();
@@ -290,7 +346,6 @@ impl Waiter {
         if let Some(waker) = waker {
             waker.wake();
         }
-        true
     }
 }
 
@@ -299,8 +354,6 @@ impl Waiter {
 pub struct Retrieval {
     store: NetworkStore,
     waiter: Arc<Waiter>,
-    /// Bytes of arrivals taken and not yet given back by [`Self::release`].
-    held_bytes: usize,
 }
 
 impl Retrieval {
@@ -344,27 +397,53 @@ impl Retrieval {
         Ok(here)
     }
 
+    /// As [`Self::want`], for blocks whose bytes are needed once: what can be held is not stored.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub fn want_in_passing(
+        &mut self,
+        blocks: &[Multihash],
+    ) -> Result<Vec<(Multihash, u32)>, StoreError> {
+        self.waiter.state.lock().passing.extend(blocks);
+        let here = self.want(blocks)?;
+        let mut state = self.waiter.state.lock();
+        for (hash, _) in &here {
+            state.passing.remove(hash);
+        }
+        drop(state);
+        Ok(here)
+    }
+
+    /// Waits for these no longer.
+    pub fn unwant(&mut self, blocks: Vec<Multihash>) {
+        let shared = &self.store.0;
+        let mut wants = shared.wants.lock();
+        for hash in &blocks {
+            self.waiter.state.lock().passing.remove(hash);
+            if let Some(waiters) = wants.by_hash.get_mut(hash) {
+                waiters.retain(|waiter| waiter.job != self.waiter.job);
+                if waiters.is_empty() {
+                    wants.by_hash.remove(hash);
+                }
+            }
+        }
+        drop(wants);
+        shared.reactor.send(Input::Unwant { job: self.waiter.job, blocks });
+    }
+
     /// What arrived since the last call; if nothing did, `waker` is woken when something does.
     pub fn arrivals(&mut self, waker: &Waker) -> Vec<Arrival> {
         let mut state = self.waiter.state.lock();
         if state.arrivals.is_empty() {
             state.waker = Some(waker.clone());
         }
-        let arrivals = mem::take(&mut state.arrivals);
-        drop(state);
-        self.held_bytes += arrivals.iter().map(held_len).sum::<usize>();
-        arrivals
+        mem::take(&mut state.arrivals)
     }
 
     /// Says how far its reader is.
     pub fn note(&self, reading: Reading) {
         self.waiter.state.lock().reading = Some(reading);
-    }
-
-    /// The reader has given a held block of `len` bytes on.
-    pub fn release(&mut self, len: usize) {
-        self.held_bytes -= len;
-        self.store.0.release(len);
     }
 }
 
@@ -377,17 +456,9 @@ impl Drop for Retrieval {
         drop(wants);
         let mut state = self.waiter.state.lock();
         state.closed = true;
-        let untaken: usize = state.arrivals.iter().map(held_len).sum();
+        drop(mem::take(&mut state.arrivals));
         drop(state);
-        shared.release(self.held_bytes + untaken);
         shared.reactor.send(Input::JobEnded { job: self.waiter.job });
-    }
-}
-
-fn held_len(arrival: &Arrival) -> usize {
-    match arrival {
-        Arrival::Here { block: Some(block), .. } => block.len(),
-        Arrival::Here { block: None, .. } | Arrival::Failed { .. } => 0,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     disk::StoreError,
     engine::{Order, WantError},
     mend::{ErasureError, MendThread, Mending, ReadingPlace},
-    network_store::{Arrival, NetworkStore, Reading, Retrieval},
+    network_store::{Arrival, HeldBlock, NetworkStore, Reading, Retrieval},
     unixfs::{FileWalk, Step, UnixFsError},
 };
 use barrow_wire::{Cid, Multihash, Presence};
@@ -112,7 +112,7 @@ pub struct BlockSource {
     /// What the swarm was asked for.
     asked: HashSet<Multihash>,
     /// What came before the reader did.
-    held: HashMap<Multihash, Bytes>,
+    held: HashMap<Multihash, HeldBlock>,
     failed: HashMap<Multihash, WantError>,
     /// What is ahead and was looked for already.
     looked_for: HashSet<Multihash>,
@@ -162,6 +162,9 @@ impl BlockSource {
         let Some(hash) = cid.multihash() else {
             return Poll::Ready(Ok(Bytes::copy_from_slice(cid.identity().unwrap_or_default())));
         };
+        if let Some(block) = self.mender.as_ref().and_then(|mender| mender.take(&hash)) {
+            return Poll::Ready(Ok(block));
+        }
         if self.retrieval.is_none() || self.mender.is_some() {
             // As long as everything is here, nothing is looked for ahead.
             match self.store.disk().get(&hash) {
@@ -221,11 +224,8 @@ impl BlockSource {
         }
         self.note_reading();
         self.take_arrivals(waker);
-        if let Some(data) = self.held.remove(&hash) {
-            if let Some(retrieval) = &mut self.retrieval {
-                retrieval.release(data.len());
-            }
-            return Poll::Ready(Ok(data));
+        if let Some(block) = self.held.remove(&hash) {
+            return Poll::Ready(Ok(block.data().clone()));
         }
         if let Some(error) = self.failed.remove(&hash) {
             return Poll::Ready(Err(error.into()));
@@ -290,7 +290,7 @@ impl BlockSource {
                 match arrival {
                     Arrival::Here { hash, block, .. } => {
                         self.asked.remove(&hash);
-                        self.held.extend(block.map(|block| (hash, block.into_data())));
+                        self.held.extend(block.map(|block| (hash, block)));
                     }
                     Arrival::Failed { hash, error } => {
                         self.asked.remove(&hash);

@@ -13,7 +13,7 @@
 mod node;
 
 use barrow::erasure::{List, Manifest};
-use node::{Node, make_file, run, unchunked};
+use node::{Node, loop_until, make_file, run, unchunked};
 use std::{
     fs,
     os::unix::fs::FileExt as _,
@@ -258,6 +258,11 @@ fn a_file_survives_its_origin_and_as_many_slots_as_there_is_parity() {
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     assert_eq!(reader.metric("erasure_decoded_stripes_total"), 21);
     assert!(reader.get(&format!("/ipfs/{root}")).body == bytes);
+    // What was fetched to rebuild others is not stored.
+    let stored = loop_until("all is in the index", || {
+        Some(reader.metric("store_bytes")).filter(|stored| *stored > bytes.len() as u64)
+    });
+    assert!(stored < bytes.len() as u64 + CHUNK, "{stored}");
     // Nobody has the lost shards from reading.
     reader.kill();
 
@@ -292,4 +297,5 @@ fn a_file_survives_its_origin_and_as_many_slots_as_there_is_parity() {
     let pinned = again.run(&["pin", &cid, "--slot", "0/6"]);
     assert!(pinned.status.success(), "{pinned:?}");
     assert_eq!(again.metric("erasure_decoded_stripes_total"), 21);
+    assert!(again.metric("store_bytes") < 23 * CHUNK, "and no more than the slot is kept");
 }

@@ -356,7 +356,6 @@ impl Engine {
             self.withdraw(&hash, &want, Some(conn));
             self.activate_all();
         }
-        self.announce(&hash, len);
         self.flush_cancels();
         if !asked_for {
             self.offend(conn, "it sends blocks that nobody asked for");

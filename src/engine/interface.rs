@@ -102,6 +102,8 @@ pub enum Input {
     Received { conn: ConnId, message: Message },
     /// A block is whole and has its hash; it is stored and delivered already.
     BlockVerified { conn: ConnId, hash: Multihash, len: u32 },
+    /// The same of a block that was delivered and is not stored: no peer can have it from here.
+    BlockPassed { conn: ConnId, hash: Multihash, len: u32 },
     /// A block came with a wrong hash, or one came that was not asked for.
     BlockRejected { conn: ConnId, hash: Multihash, len: u32, wanted: bool },
     /// Block bytes arrived (progress of a transfer under way).

@@ -127,7 +127,11 @@ impl Engine {
             Input::DialFailed { address, reason: _ } => self.on_dial_failed(address),
             Input::Disconnected { conn, reason: _ } => self.on_disconnected(conn),
             Input::Received { conn, message } => self.on_message(conn, message),
-            Input::BlockVerified { conn, hash, len } => self.on_verified(conn, hash, len),
+            Input::BlockVerified { conn, hash, len } => {
+                self.announce(&hash, len);
+                self.on_verified(conn, hash, len);
+            }
+            Input::BlockPassed { conn, hash, len } => self.on_verified(conn, hash, len),
             Input::BlockRejected { conn, hash, len: _, wanted } => {
                 self.on_rejected(conn, hash, wanted);
             }

@@ -3,7 +3,9 @@
 //! A [`Mender`] blocks, and so lives on a thread that may: a stream's own (see
 //! [`MendThread`]), or that of whoever pins or repairs.
 
+mod asking;
 mod context;
+mod hand;
 mod punctuality;
 mod rebuild;
 mod thread;
@@ -11,22 +13,21 @@ mod thread;
 pub use context::{ErasureError, Mending};
 pub use thread::{MendThread, ReadingPlace};
 
+use hand::Hand;
 use punctuality::Punctuality;
 use rebuild::Rows;
 
 use crate::{
     disk::DatasetId,
-    engine::{Order, WantError},
     erasure::{Code, List, Manifest, Nodes, Stripe},
-    network_store::{Arrival, NetworkStore, Retrieval},
-    store_stream::{BlockSource, GetError, Scope, wait_until},
+    network_store::{NetworkStore, Retrieval},
+    store_stream::{BlockSource, GetError, Scope},
 };
 use barrow_wire::{Cid, Multihash, Presence};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -34,16 +35,15 @@ use std::{
 const LISTS_KEPT: usize = 4;
 /// A shard is a straggler after so long without any other, at least.
 const HEDGE_MIN: Duration = Duration::from_millis(20);
-/// The same while nothing has come at all: peers may have to be found and dialed first.
-const HEDGE_FIRST: Duration = Duration::from_millis(500);
 /// The same for whoever only wants to keep a shard: others in its place would cost k times as much.
 const HEDGE_KEEPING: Duration = Duration::from_secs(2);
-/// A shard is a straggler after so many times the mean time between two.
-const HEDGE_TIMES: u32 = 4;
-/// Whoever waits looks so often whether anybody still wants it.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Stripes asked for ahead at most.
-const AHEAD_MAX: u64 = 64;
+
+/// What a shard was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    stripe: u64,
+    place: usize,
+}
 
 /// A wish of a stripe's shards, while they come.
 struct Wish {
@@ -81,10 +81,10 @@ pub struct Mender {
     lists: VecDeque<(usize, Arc<List>)>,
     retrieval: Option<Retrieval>,
     /// What peers were asked for and did not bring yet.
-    asked: HashSet<Multihash>,
+    asked: HashMap<Multihash, Asked>,
     failed: HashSet<Multihash>,
-    /// Shards that came, of stripes that others are lost of.
-    held: HashMap<Multihash, Bytes>,
+    /// Shards that came, and were not read yet.
+    hand: Arc<Hand>,
     /// How punctual each place is.
     slots: Vec<Punctuality>,
     last_arrival: Option<Instant>,
@@ -126,9 +126,9 @@ impl Mender {
             blocks,
             lists: VecDeque::new(),
             retrieval: None,
-            asked: HashSet::new(),
+            asked: HashMap::new(),
             failed: HashSet::new(),
-            held: HashMap::new(),
+            hand: Arc::default(),
             last_arrival: None,
             interval: Duration::ZERO,
             rows: None,
@@ -142,6 +142,13 @@ impl Mender {
     #[must_use]
     pub fn with_ahead(mut self, bytes: u64) -> Self {
         self.ahead_bytes = bytes;
+        self
+    }
+
+    /// Leaves what comes where its reader takes it from.
+    #[must_use]
+    fn with_hand(mut self, hand: Arc<Hand>) -> Self {
+        self.hand = hand;
         self
     }
 
@@ -234,8 +241,9 @@ impl Mender {
         Ok(None)
     }
 
-    /// Brings the shards at `places` of a stripe into the store. `tell` hears of each one that
-    /// comes, and ends it with `false`.
+    /// Brings the shards at `places` of a stripe into the store; what else it takes to rebuild some
+    /// of them is kept at hand alone. `tell` hears of each one that comes, and ends it with
+    /// `false`.
     ///
     /// # Errors
     /// [`ErasureError::StripeLost`], or the store's.
@@ -246,6 +254,7 @@ impl Mender {
         tell: &mut dyn FnMut(&Multihash) -> bool,
     ) -> Result<(), GetError> {
         let mut wish = self.wish(number)?;
+        self.hand.open(number);
         let obtained = self.obtain_wish(&mut wish, places, tell);
         self.let_go(&wish);
         obtained
@@ -272,8 +281,11 @@ impl Mender {
             if self.scope == Scope::Local {
                 return Err(self.lost(wish));
             }
-            self.ask(wish, &lacking)?;
-            self.ask_ahead(wish.number, places)?;
+            if self.ask(wish, &lacking)? {
+                // Some of it came meanwhile, for somebody else.
+                continue;
+            }
+            self.ask_ahead(wish, places)?;
             self.wait(wish, tell)?;
         }
     }
@@ -293,8 +305,8 @@ impl Mender {
             .map(|(hash, _)| *hash)
             .collect();
         // What pads a stripe is zeros, and always here.
-        let here =
-            hashes.iter().map(|hash| hash.is_none_or(|hash| present.contains(&hash))).collect();
+        let is_here = |hash: Multihash| present.contains(&hash) || self.hand.has(&hash);
+        let here = hashes.iter().map(|hash| hash.is_none_or(is_here)).collect();
         Ok(Wish { number, stripe, hashes, here, given_up: HashSet::new() })
     }
 
@@ -305,186 +317,19 @@ impl Mender {
     }
 
     fn is_given_up(&self, wish: &Wish, place: usize) -> bool {
-        let failed = wish.hashes[place].is_none_or(|hash| self.failed.contains(&hash));
-        failed || self.slots[place].is_absent(wish.number) || wish.given_up.contains(&place)
+        self.has_failed(wish, place)
+            || self.slots[place].is_late()
+            || wish.given_up.contains(&place)
+    }
+
+    fn has_failed(&self, wish: &Wish, place: usize) -> bool {
+        wish.hashes[place].is_none_or(|hash| self.failed.contains(&hash))
     }
 
     fn asked_none(&self, wish: &Wish, places: &[usize]) -> bool {
         let asked =
-            |place: &usize| wish.hashes[*place].is_some_and(|hash| self.asked.contains(&hash));
+            |place: &usize| wish.hashes[*place].is_some_and(|hash| self.asked.contains_key(&hash));
         !places.iter().any(asked)
-    }
-
-    // --- Asking peers ---
-
-    /// Asks for what lacks, and for as many others as it takes where some of it will not come.
-    fn ask(&mut self, wish: &Wish, lacking: &[usize]) -> Result<(), GetError> {
-        let hopeful = |place: &usize| !self.is_given_up(wish, *place);
-        let mut places: Vec<usize> = lacking.iter().copied().filter(hopeful).collect();
-        if places.len() < lacking.len() {
-            let others = (0..wish.here.len())
-                .filter(|place| !wish.here[*place] && !places.contains(place) && hopeful(place));
-            let more = self.manifest.shape.data().saturating_sub(wish.count() + places.len());
-            let others: Vec<usize> = others.take(more).collect();
-            if others.len() < more {
-                // Without those who were late before it cannot be done.
-                let last = (0..wish.here.len()).filter(|place| {
-                    let failed = wish.hashes[*place].is_some_and(|h| self.failed.contains(&h));
-                    !wish.here[*place] && !failed
-                });
-                places.extend(last);
-            }
-            places.extend(others);
-        }
-        let hashes: Vec<Multihash> = places.iter().filter_map(|at| wish.hashes[*at]).collect();
-        self.want(&hashes)?;
-        let waits = wish.hashes.iter().flatten().any(|hash| self.asked.contains(hash));
-        if waits || wish.count() >= self.manifest.shape.data() {
-            Ok(())
-        } else {
-            Err(self.lost(wish))
-        }
-    }
-
-    fn want(&mut self, hashes: &[Multihash]) -> Result<(), GetError> {
-        let mut new = Vec::new();
-        for hash in hashes {
-            if !self.failed.contains(hash) && self.asked.insert(*hash) {
-                new.push(*hash);
-            }
-        }
-        if new.is_empty() {
-            return Ok(());
-        }
-        let (store, cid, dataset) = (&self.store, self.cid, self.dataset);
-        let retrieval =
-            self.retrieval.get_or_insert_with(|| store.retrieve(cid, Order::Sequential, dataset));
-        for (here, _) in retrieval.want(&new)? {
-            self.asked.remove(&here);
-        }
-        Ok(())
-    }
-
-    /// Asks for the stripes behind this one, so that peers are never idle.
-    fn ask_ahead(&mut self, number: u64, places: &[usize]) -> Result<(), GetError> {
-        let mut bytes = 0;
-        let end = self.manifest.stripes().min(number + 1 + AHEAD_MAX).min(self.ahead_end);
-        for next in number + 1..end {
-            if bytes >= self.ahead_bytes {
-                break;
-            }
-            let wish = self.wish(next)?;
-            bytes += (places.len() * wish.stripe.longest()) as u64;
-            let lacking: Vec<usize> =
-                places.iter().copied().filter(|place| !wish.here[*place]).collect();
-            let enough = wish.count() >= self.manifest.shape.data();
-            if !lacking.is_empty() && !enough {
-                self.ask(&wish, &lacking)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for shards, or until those that lack are stragglers.
-    fn wait(
-        &mut self,
-        wish: &mut Wish,
-        tell: &mut dyn FnMut(&Multihash) -> bool,
-    ) -> Result<(), GetError> {
-        let since = Instant::now();
-        loop {
-            let deadline = Instant::now() + self.patience();
-            let Some(retrieval) = &mut self.retrieval else { return self.look_again(wish) };
-            let arrivals = wait_until(deadline, |waker| match retrieval.arrivals(waker) {
-                arrivals if arrivals.is_empty() => Poll::Pending,
-                arrivals => Poll::Ready(arrivals),
-            });
-            if let Some(arrivals) = arrivals {
-                return self.take(wish, arrivals, tell);
-            }
-            if !tell(&self.cid.multihash().expect("a manifest has a hash")) {
-                return Err(GetError::Cancelled);
-            }
-            let first = HEDGE_FIRST.max(self.hedge_min);
-            let limit = if self.last_arrival.is_some() { self.hedge() } else { first };
-            if since.elapsed() >= limit {
-                self.give_up_stragglers(wish);
-                return self.look_again(wish);
-            }
-        }
-    }
-
-    fn hedge(&self) -> Duration {
-        self.hedge_min.max(self.interval * HEDGE_TIMES)
-    }
-
-    fn patience(&self) -> Duration {
-        if self.last_arrival.is_some() { self.hedge().min(LOOK_AGAIN) } else { LOOK_AGAIN }
-    }
-
-    fn give_up_stragglers(&mut self, wish: &mut Wish) {
-        for place in 0..wish.here.len() {
-            let asked = wish.hashes[place].is_some_and(|hash| self.asked.contains(&hash));
-            if asked && !wish.here[place] {
-                wish.given_up.insert(place);
-                self.slots[place].note_late(wish.number);
-            }
-        }
-    }
-
-    /// What came by another way, for instance for another reader.
-    fn look_again(&mut self, wish: &mut Wish) -> Result<(), GetError> {
-        let given_up = std::mem::take(&mut wish.given_up);
-        *wish = self.wish(wish.number)?;
-        wish.given_up = given_up;
-        Ok(())
-    }
-
-    fn take(
-        &mut self,
-        wish: &mut Wish,
-        arrivals: Vec<Arrival>,
-        tell: &mut dyn FnMut(&Multihash) -> bool,
-    ) -> Result<(), GetError> {
-        for arrival in arrivals {
-            match arrival {
-                Arrival::Here { hash, block, .. } => {
-                    self.asked.remove(&hash);
-                    // The store has it; whoever reads takes it from there.
-                    if let Some(block) = block {
-                        self.hold(wish, block);
-                    }
-                    self.note_arrival();
-                    for place in wish.places_of(&hash) {
-                        wish.here[place] = true;
-                        if !wish.given_up.remove(&place) {
-                            self.slots[place] = Punctuality::default();
-                        }
-                    }
-                    if !tell(&hash) {
-                        return Err(GetError::Cancelled);
-                    }
-                }
-                Arrival::Failed { error: WantError::Cancelled, .. } => {
-                    return Err(GetError::Cancelled);
-                }
-                Arrival::Failed { hash, .. } => {
-                    self.asked.remove(&hash);
-                    self.failed.insert(hash);
-                    for place in wish.places_of(&hash) {
-                        self.slots[place].note_late(wish.number);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note_arrival(&mut self) {
-        let now = Instant::now();
-        if let Some(last) = self.last_arrival.replace(now) {
-            self.interval = (self.interval * 7 + now.duration_since(last)) / 8;
-        }
     }
 
     // --- Looking ---

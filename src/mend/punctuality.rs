@@ -4,27 +4,64 @@
 const ABSENT_STRIPES_MAX: u64 = 64;
 
 /// Whether the shards of one place come in time. One that is late is left out for a stripe, then
-/// for two, four and so on: an accident costs little, and a slot that is lost for good costs a
-/// wait only now and then.
+/// for two, four and so on, and tried in between, beside others that are asked in its place: so
+/// nobody waits for it again before it was in time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Punctuality {
     /// It is asked last for stripes before this one.
     absent_until: u64,
-    /// Stripes that it is left out for.
+    /// Stripes that it is left out for; none while it is in time.
     stripes: u64,
+    /// The stripe for which it is tried.
+    tried_for: Option<u64>,
 }
 
 impl Punctuality {
-    /// Whether it is asked last for this stripe.
-    pub(super) const fn is_absent(self, stripe: u64) -> bool {
-        stripe < self.absent_until
+    /// Whether others are asked in its place.
+    pub(super) const fn is_late(self) -> bool {
+        self.stripes > 0
+    }
+
+    /// Whether it is to be tried for this stripe, one at a time.
+    pub(super) fn try_for(&mut self, stripe: u64) -> bool {
+        stripe >= self.absent_until && *self.tried_for.get_or_insert(stripe) == stripe
     }
 
     /// Its shard of this stripe did not come in time.
     pub(super) fn note_late(&mut self, stripe: u64) {
-        if !self.is_absent(stripe) {
+        if stripe >= self.absent_until {
             self.stripes = (self.stripes * 2).clamp(1, ABSENT_STRIPES_MAX);
             self.absent_until = stripe + 1 + self.stripes;
+            self.tried_for = None;
         }
+    }
+
+    /// A stripe is brought: if the slot was tried for it, it was not in time.
+    pub(super) fn end(&mut self, stripe: u64) {
+        if self.is_late() && self.tried_for.is_some_and(|tried| tried <= stripe) {
+            self.note_late(stripe);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_slot_is_tried_less_and_less_until_it_is_in_time() {
+        let mut slot = Punctuality::default();
+        slot.note_late(0);
+        let mut tried = Vec::new();
+        for stripe in 1..300 {
+            assert!(slot.is_late());
+            // Also while stripes ahead are asked for.
+            tried.extend((stripe..stripe + 3).filter(|ahead| slot.try_for(*ahead)));
+            slot.end(stripe);
+        }
+        tried.dedup();
+        assert_eq!(tried, [2, 5, 10, 19, 36, 69, 134, 199, 264]);
+        slot = Punctuality::default();
+        assert!(!slot.is_late());
     }
 }

@@ -45,6 +45,11 @@ impl Mender {
             let Some(blocks) = self.rebuilt(wish, &present, lost)? else { return Ok(()) };
             for (place, block) in lost.iter().zip(blocks) {
                 let hash = *block.hash();
+                if self.dataset.is_none()
+                    && let Some(held) = self.store.hold(&block)
+                {
+                    self.hand.put(wish.number, hash, held);
+                }
                 self.store.disk().put(block, self.dataset);
                 wish.here[*place] = true;
                 if !tell(&hash) {
@@ -93,7 +98,7 @@ impl Mender {
         let mut batch_bytes = 0;
         for (at, place) in present.iter().enumerate() {
             if let Some(hash) = wish.hashes[*place] {
-                let held = self.held.get(&hash).cloned();
+                let held = self.hand.get(&hash);
                 let stored = || Ok(self.store.disk().get(&hash)?.map(Block::into_data));
                 let Some(data) = held.map_or_else(stored, |held| Ok::<_, GetError>(Some(held)))?
                 else {
@@ -128,34 +133,6 @@ impl Mender {
         self.rows =
             Some(Rows { present: present.to_vec(), lost: lost.to_vec(), rows: rows.clone() });
         rows
-    }
-
-    // --- Holding what came ---
-
-    /// Keeps a shard that came at hand, if it is likely to be needed for rebuilding others.
-    pub(super) fn hold(&mut self, wish: &Wish, block: Block) {
-        let loses = !wish.given_up.is_empty()
-            || !self.failed.is_empty()
-            || self.slots.iter().any(|slot| slot.is_absent(wish.number));
-        let len = block.len();
-        if !loses || self.held.insert(*block.hash(), block.into_data()).is_some() {
-            self.release(len);
-        }
-    }
-
-    /// Lets go of a stripe's shards: the store has them.
-    pub(super) fn let_go(&mut self, wish: &Wish) {
-        for hash in wish.hashes.iter().flatten() {
-            if let Some(data) = self.held.remove(hash) {
-                self.release(data.len());
-            }
-        }
-    }
-
-    fn release(&mut self, len: usize) {
-        if let Some(retrieval) = &mut self.retrieval {
-            retrieval.release(len);
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A thread that mends for one stream: the stream says which block it needs and is woken when it
 //! is here; the thread brings its stripe, and goes on with the next one.
 
-use super::{Mender, Mending};
+use super::{Mender, Mending, hand::Hand};
 use crate::{
+    block::Block,
     disk::Disk,
     erasure::Manifest,
     network_store::NetworkStore,
@@ -84,6 +85,8 @@ enum Answer {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// What was brought and not read.
+    hand: Arc<Hand>,
 }
 
 /// A stream's handle on its mender, which ends with it.
@@ -107,16 +110,29 @@ impl MendThread {
         manifest: Cid,
         scope: Scope,
     ) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State::default()), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+            hand: Arc::default(),
+        });
         let (own, store) = (shared.clone(), store.clone());
         std::thread::Builder::new().name("mender".into()).spawn(move || {
             match Mender::open(store, mending, manifest, scope, None) {
-                Ok(mender) => own.run(mender.with_ahead(AHEAD_BYTES)),
+                Ok(mender) => {
+                    let hand = own.hand.clone();
+                    own.run(mender.with_ahead(AHEAD_BYTES).with_hand(hand));
+                }
                 Err(error) => own.fail(error),
             }
         })?;
         Ok(Self(shared))
+    }
+
+    /// A block that was brought, and is in memory yet.
+    pub fn take(&self, hash: &Multihash) -> Option<Bytes> {
+        let block = self.0.hand.take(hash)?;
+        self.note_read(hash);
+        Some(block)
     }
 
     /// The stream has read this block.
@@ -150,10 +166,14 @@ impl MendThread {
         drop(state);
         self.0.changed.notify_one();
         // It may have come just before the thread could know that it is waited for.
-        match disk.get(&hash) {
+        let block = match self.0.hand.take(&hash) {
+            Some(block) => Ok(Some(block)),
+            None => disk.get(&hash).map(|block| block.map(Block::into_data)),
+        };
+        match block {
             Ok(Some(block)) => {
                 self.0.state.lock().wanted = None;
-                Poll::Ready(Ok(Some(block.into_data())))
+                Poll::Ready(Ok(Some(block)))
             }
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error.into())),

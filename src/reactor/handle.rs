@@ -18,8 +18,9 @@ const COMMANDS_MAX: usize = 1_024;
 
 /// Where verified blocks and failed wants go.
 pub trait Delivery: Send + Sync {
-    /// Stores a block and hands it to everyone who waits for it. Called on a worker.
-    fn deliver(&self, block: Block);
+    /// Stores a block and hands it to everyone who waits for it; `false` if it is not stored, as all
+    /// of these need it in passing. Called on a worker.
+    fn deliver(&self, block: Block) -> bool;
     /// Leaves of `blocks` those that the job still waits for: others were delivered since it asked.
     /// Called on the reactor; must not wait.
     fn retain_waited(&self, job: JobId, blocks: &mut Vec<Multihash>);
@@ -62,7 +63,8 @@ pub(super) enum Completion {
         conn: ConnId,
         hash: Multihash,
         len: u32,
-        result: Result<(), BlockError>,
+        /// Whether it is stored, or was needed in passing.
+        result: Result<bool, BlockError>,
     },
     LookedUp {
         conn: ConnId,

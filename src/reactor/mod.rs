@@ -358,19 +358,25 @@ impl Reactor {
         conn: ConnId,
         hash: Multihash,
         len: u32,
-        result: Result<(), crate::block::BlockError>,
+        result: Result<bool, crate::block::BlockError>,
     ) {
-        if let Err(error) = result {
-            self.parts.metrics.blocks_rejected_total.add(1);
-            self.warn_of_wrong_block(conn, &hash, &error);
-            self.inputs.push_back(Input::BlockRejected { conn, hash, len, wanted: true });
-            return;
-        }
+        let is_stored = match result {
+            Ok(is_stored) => is_stored,
+            Err(error) => {
+                self.parts.metrics.blocks_rejected_total.add(1);
+                self.warn_of_wrong_block(conn, &hash, &error);
+                self.inputs.push_back(Input::BlockRejected { conn, hash, len, wanted: true });
+                return;
+            }
+        };
         self.parts.metrics.blocks_received_total.add(1);
         if let Some(peer) = self.connections.get(&conn).and_then(|connection| connection.peer) {
             self.parts.ledger.count(peer, 0, len.into());
         }
-        self.inputs.push_back(Input::BlockVerified { conn, hash, len });
+        self.inputs.push_back(match is_stored {
+            true => Input::BlockVerified { conn, hash, len },
+            false => Input::BlockPassed { conn, hash, len },
+        });
         // The engine takes every want of it for answered. Who asked after it was handed over,
         // and was heard before this, waits on.
         for job in self.parts.delivery.waiting(&hash) {

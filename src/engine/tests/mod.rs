@@ -4,6 +4,7 @@ use super::*;
 use barrow_wire::{Cid, Codec, HashCode, PeerAddress, PeerId, Presence};
 use std::{net::SocketAddr, time::Duration};
 
+mod announcing;
 mod races;
 
 const MS: Duration = Duration::from_millis(1);
@@ -498,22 +499,6 @@ fn a_small_block_asked_inline_is_sent_at_once_unless_it_has_a_price() {
         };
         assert_eq!(said, [expected]);
     }
-}
-
-#[test]
-fn who_was_denied_a_block_hears_of_it_once_it_is_here() {
-    let mut bench = Bench::new();
-    let (a, _) = bench.connect(1);
-    let (b, _) = bench.connect(2);
-    bench.hear(b, Message::WantHave { inline: false, blocks: vec![hash(1)] });
-    bench.tell(Input::LookedUp { conn: b, found: vec![(hash(1), Presence::DontHave)] });
-    bench.start(Order::Bulk);
-    bench.want(&[1]);
-    bench.presence(a, &[(1, HAVE)]);
-    let blocks = vec![(hash(1), HAVE)];
-    let message = Message::BlockPresence { price: 0, blocks };
-    let said = bench.deliver(a, 1, 65_536);
-    assert!(said.contains(&Output::Send { conn: b, message }), "{said:?}");
 }
 
 #[test]
