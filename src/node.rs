@@ -371,6 +371,20 @@ impl Node {
         StoreStream::open(self.source(cid, scope), window)
     }
 
+    /// As [`Self::open`], where the file's first block was read already.
+    ///
+    /// # Errors
+    /// If it is no file's.
+    pub fn open_block(
+        &self,
+        cid: &Cid,
+        block: &bytes::Bytes,
+        scope: Scope,
+    ) -> Result<StoreStream, GetError> {
+        let window = self.0.config.limits.window_bytes_max as u64;
+        StoreStream::of_block(self.source(cid, scope), block, window)
+    }
+
     /// One block.
     ///
     /// # Errors

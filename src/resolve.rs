@@ -34,6 +34,8 @@ pub struct Resolved {
     pub cid: Cid,
     /// What it is.
     pub kind: ResolvedKind,
+    /// Its block, where that had to be read to tell.
+    pub block: Option<Bytes>,
     /// The way there.
     pub followed: Followed,
 }
@@ -92,15 +94,19 @@ pub fn resolve(
 ) -> Result<Resolved, GetError> {
     let followed = follow(source, root, path)?;
     let cid = followed.cid;
-    let kind = match cid.codec() {
-        Codec::Raw | Codec::DagPb => match Node::parse(&cid, &source.block(&cid)?)? {
+    let block = match cid.codec() {
+        Codec::Raw | Codec::DagPb => Some(source.block(&cid)?),
+        Codec::DagCbor | Codec::DagJson | Codec::Other(_) => None,
+    };
+    let kind = match &block {
+        Some(block) => match Node::parse(&cid, block)? {
             Node::File { size, .. } => ResolvedKind::File(size),
             Node::Symlink(target) => ResolvedKind::File(target.len() as u64),
             Node::Directory(_) | Node::HamtShard { .. } => ResolvedKind::Directory,
         },
-        Codec::DagCbor | Codec::DagJson | Codec::Other(_) => ResolvedKind::Data,
+        None => ResolvedKind::Data,
     };
-    Ok(Resolved { cid, kind, followed })
+    Ok(Resolved { cid, kind, block, followed })
 }
 
 /// The entries of a directory, `entries_max` of them at most, by name.

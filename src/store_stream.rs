@@ -337,7 +337,19 @@ impl StoreStream {
     pub fn open(mut source: BlockSource, window_bytes: u64) -> Result<Self, GetError> {
         let root = source.root;
         let block = source.block(&root)?;
-        let walk = FileWalk::new(root, &block)?;
+        Self::of_block(source, &block, window_bytes)
+    }
+
+    /// As [`Self::open`], where the first block was read already.
+    ///
+    /// # Errors
+    /// If it is no file's.
+    pub fn of_block(
+        source: BlockSource,
+        block: &Bytes,
+        window_bytes: u64,
+    ) -> Result<Self, GetError> {
+        let walk = FileWalk::new(source.root, block)?;
         Ok(Self { source, walk, window_bytes, rest: Bytes::new() })
     }
 

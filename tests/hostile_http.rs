@@ -411,6 +411,19 @@ fn a_flood_of_pipelined_requests_is_answered_in_order_in_little_memory() {
 }
 
 #[test]
+fn whoever_sends_no_more_still_gets_what_the_gate_says_to_all_that_was_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("node"), &[]);
+    let mut stream = TcpStream::connect(&node.http).unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".repeat(200);
+    stream.write_all(requests.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut got = String::new();
+    stream.read_to_string(&mut got).unwrap();
+    assert_eq!(answers(&got), ["403"; 200]);
+}
+
+#[test]
 fn names_with_line_ends_and_marks_come_back_as_one_safe_header() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(&dir.path().join("node"), &[]);

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Poll, Wake, Waker},
 };
@@ -41,17 +41,6 @@ pub trait Body: Send {
     /// Takes the last `bytes` bytes that it gave back, to give them again; `false` if it cannot.
     fn rewind(&mut self, bytes: u64) -> bool {
         bytes == 0
-    }
-}
-
-/// A body that is here already.
-impl Body for Option<Bytes> {
-    fn poll_chunk(&mut self, _: &Waker) -> Poll<Option<Result<Bytes, String>>> {
-        Poll::Ready(self.take().map(Ok))
-    }
-
-    fn at_hand(&mut self) -> Option<Bytes> {
-        self.take()
     }
 }
 
@@ -246,35 +235,6 @@ impl Flow {
 impl Wake for Flow {
     fn wake(self: Arc<Self>) {
         self.schedule();
-    }
-}
-
-/// Bodies that handlers have named and the gate has not yet taken, and the threads that pull.
-pub(super) struct Bodies {
-    waiting: Mutex<HashMap<u64, Box<dyn Body>>>,
-    next: AtomicU64,
-    /// Names cannot be guessed: they begin with this.
-    secret: u64,
-}
-
-impl Bodies {
-    pub(super) fn new() -> Self {
-        use std::hash::{BuildHasher as _, RandomState};
-        let secret = RandomState::new().hash_one(0_u64);
-        Self { waiting: Mutex::default(), next: AtomicU64::new(0), secret }
-    }
-
-    /// Keeps a body until the gate asks for it; gives its name.
-    pub(super) fn put(&self, body: Box<dyn Body>) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().insert(number, body);
-        format!("{:016x}{number:016x}", self.secret)
-    }
-
-    /// The body of this name, once.
-    pub(super) fn take(&self, name: &str) -> Option<Box<dyn Body>> {
-        let number = name.strip_prefix(&format!("{:016x}", self.secret))?;
-        self.waiting.lock().remove(&u64::from_str_radix(number, 16).ok()?)
     }
 }
 

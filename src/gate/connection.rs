@@ -148,13 +148,8 @@ impl Client {
         {
             // Not into the input itself, whose room thousands of idle clients would hold.
             match self.stream.read(scratch) {
-                Ok(0) => {
-                    self.read_closed = true;
-                    // Between requests this is the end; within one the answer may be awaited.
-                    if matches!(self.stage, Stage::Idle) || self.upload.is_some() {
-                        return Err(Over);
-                    }
-                }
+                // What came before may be whole requests, whose answers are awaited.
+                Ok(0) => self.read_closed = true,
                 Ok(read) => {
                     self.input.extend_from_slice(&scratch[..read]);
                     self.moved = Instant::now();
@@ -169,6 +164,11 @@ impl Client {
             self.input = Vec::new();
         }
         Ok(())
+    }
+
+    /// Whether nothing follows what was read.
+    pub(super) const fn is_at_end(&self) -> bool {
+        self.read_closed
     }
 
     /// Whether the client has closed, while it is being answered.

@@ -3,11 +3,12 @@
 use super::{
     GateConfig, Notice,
     answer::{connection_line, refusal},
-    body::{Bodies, Pumps},
+    body::Pumps,
     connection::{Client, Moved, Over, READ_BYTES, Stage},
     head::Head,
     inner::Inner,
     kept::Kept,
+    replies::Replies,
     turns::Turns,
 };
 use bytes::Bytes;
@@ -48,7 +49,7 @@ pub(super) struct GateLoop {
     pub(super) config: GateConfig,
     connections_max: usize,
     pub(super) socket: PathBuf,
-    pub(super) bodies: Arc<Bodies>,
+    pub(super) replies: Arc<Replies>,
     pub(super) pumps: Pumps,
     notices: Receiver<Notice>,
     pub(super) kept: Kept,
@@ -78,7 +79,7 @@ impl GateLoop {
         mut listener: TcpListener,
         connections_max: usize,
         socket: PathBuf,
-        bodies: Arc<Bodies>,
+        replies: Arc<Replies>,
         pumps: Pumps,
         notices: Receiver<Notice>,
     ) -> io::Result<Self> {
@@ -90,7 +91,7 @@ impl GateLoop {
             config,
             connections_max,
             socket,
-            bodies,
+            replies,
             pumps,
             notices,
             clients: BTreeMap::new(),
@@ -213,7 +214,7 @@ impl GateLoop {
 
     fn on_ready(&mut self, token: u64, event: &Event) {
         if self.inners.contains_key(&token) {
-            self.on_inner(token);
+            self.on_inner(token, event.is_read_closed());
             return;
         }
         let Some(client) = self.clients.get_mut(&token) else { return };
@@ -259,6 +260,7 @@ impl GateLoop {
             return self.close(token, false);
         }
         match client.next_head() {
+            Ok(None) if client.is_at_end() => self.close(token, false),
             Ok(None) => {}
             Ok(Some(head)) => self.on_head(token, head),
             Err(error) => {

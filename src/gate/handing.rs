@@ -2,13 +2,13 @@
 //! connections.
 
 use super::{
+    Reply, ReplyBody,
     answer::{connection_line, public_head},
-    body::Body,
     connection::Stage,
     event_loop::GateLoop,
-    inner::{Answer, Inner},
-    request,
+    inner::Inner,
 };
+use bytes::Bytes;
 use mio::{Interest, Token, net::UnixStream};
 use std::{net::Shutdown, time::Instant};
 
@@ -58,7 +58,8 @@ impl GateLoop {
             .inspect_err(|error| log::error!("the handlers cannot be reached: {error}"))
             .ok()?;
         let token = self.token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Any socket takes a head at once, and would tell of each that was read.
+        let interest = Interest::READABLE;
         self.poll.registry().register(&mut stream, Token(token as usize), interest).ok()?;
         self.inners.insert(token, Inner::probe(stream));
         self.pass_upload(token);
@@ -76,7 +77,7 @@ impl GateLoop {
         };
         inner.client = Some(token);
         inner.spent = client.upload.is_some();
-        inner.output = head.to_inner();
+        inner.output = head.to_inner(&self.replies.expect(inner_token));
         client.wish = self.kept.wish(&head, (self.config.changes)());
         if client.upload.is_some()
             && head.expects_continue()
@@ -85,8 +86,14 @@ impl GateLoop {
             return self.close(token, false);
         }
         if inner.spent {
-            self.pass_upload(inner_token);
-        } else if inner.write().is_err() {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let token = Token(inner_token as usize);
+            let watched = self.poll.registry().reregister(&mut inner.stream, token, interest);
+            match watched {
+                Ok(()) => self.pass_upload(inner_token),
+                Err(_) => self.fail_inner(inner_token),
+            }
+        } else if inner.write().is_err() || !inner.output.is_empty() {
             self.fail_inner(inner_token);
         }
     }
@@ -120,12 +127,16 @@ impl GateLoop {
                     self.abandon_inner(inner_token);
                     return self.refuse(token, 400, "bad_request", "a chunk is malformed");
                 }
+                let has_room = inner.output.len() < INNER_BYTES_MAX;
+                if has_room && client.upload.is_some() && client.is_at_end() {
+                    return self.close(token, false);
+                }
             }
             let before = inner.output.len();
             if inner.write().is_err() {
                 // It reads no more, as it has answered or ended: reading tells which.
                 inner.output.clear();
-                return self.on_inner(inner_token);
+                return self.on_inner(inner_token, true);
             }
             if inner.output.len() == before && before == waiting {
                 return;
@@ -133,10 +144,11 @@ impl GateLoop {
         }
     }
 
-    pub(super) fn on_inner(&mut self, inner_token: u64) {
+    /// Takes what came from the handlers; `ends` if nothing will follow.
+    pub(super) fn on_inner(&mut self, inner_token: u64, ends: bool) {
         let Some(inner) = self.inners.get_mut(&inner_token) else { return };
         // First of all the answer: a handler may give it without having read the body.
-        match inner.read() {
+        match inner.read(ends) {
             Ok(None) => self.pass_upload(inner_token),
             Ok(Some(_)) if std::mem::take(&mut inner.is_probing) => {
                 self.idle_inners.push(inner_token);
@@ -144,16 +156,20 @@ impl GateLoop {
             }
             Ok(Some(answer)) => {
                 let client = inner.client.take();
-                // Also what nobody waits for is taken: it is freed by that.
-                let name = answer.get(request::BODY_HEADER);
-                let body = name.and_then(|name| self.bodies.take(name));
+                let reply = self.replies.take(inner_token);
                 if inner.spent || inner.ended || self.idle_inners.contains(&inner_token) {
                     self.drop_inner(inner_token);
                 } else {
                     self.idle_inners.push(inner_token);
                 }
-                if let Some(token) = client {
-                    self.on_answer(token, &answer, body);
+                match (client, reply) {
+                    (Some(token), Some(reply)) => self.on_reply(token, reply, &answer.date),
+                    // tiny_http's own word.
+                    (Some(token), None) => {
+                        self.refuse(token, answer.status, "bad_request", "it is malformed");
+                    }
+                    // What nobody waits for was taken all the same: it is freed by that.
+                    (None, _) => {}
                 }
                 self.dispatch();
             }
@@ -161,29 +177,33 @@ impl GateLoop {
         }
     }
 
-    fn on_answer(&mut self, token: u64, answer: &Answer, body: Option<Box<dyn Body>>) {
+    fn on_reply(&mut self, token: u64, mut reply: Reply, date: &str) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         // A handler that answers before it has read the body leaves the rest of it in the way.
         client.keep_alive &= client.upload.is_none();
         client.linger = client.upload.take().is_some();
-        let bodiless = client.is_head || matches!(answer.status, 204 | 304);
-        let mut body = body.filter(|_| !bodiless);
-        let at_hand = body.as_mut().and_then(|body| body.at_hand());
-        let length = match &at_hand {
-            Some(bytes) => Some(bytes.len() as u64),
-            None => answer.get(request::LENGTH_HEADER).and_then(|length| length.parse().ok()),
-        };
-        let (is_whole, bytes) = (at_hand.is_some() || body.is_none(), at_hand.unwrap_or_default());
-        client.chunked = !is_whole && length.is_none();
-        let mut head = public_head(answer, length, client.chunked);
+        let (length, bytes, body) =
+            match std::mem::replace(&mut reply.body, ReplyBody::Absent(None)) {
+                ReplyBody::Bytes(bytes) => (Some(bytes.len() as u64), bytes, None),
+                ReplyBody::Stream(mut body, length) => match body.at_hand() {
+                    Some(bytes) => (Some(bytes.len() as u64), bytes, None),
+                    None => (length, Bytes::new(), Some(body)),
+                },
+                ReplyBody::Absent(length) => (length, Bytes::new(), None),
+            };
+        let is_bodiless = client.is_head || matches!(reply.status, 204 | 304);
+        let bytes = if is_bodiless { Bytes::new() } else { bytes };
+        let body = body.filter(|_| !is_bodiless);
+        client.chunked = body.is_some() && length.is_none();
+        let mut head = public_head(&reply, date, length, client.chunked);
         if let Some(wish) = client.wish.take() {
-            let whole = is_whole.then_some((&head[..], &bytes[..]));
-            self.kept.note(wish, answer, whole, (self.config.changes)(), Instant::now());
+            let whole = body.is_none().then_some((&head[..], &bytes[..]));
+            self.kept.note(wish, &reply, whole, (self.config.changes)(), Instant::now());
         }
         head.push_str(connection_line(client.keep_alive));
-        client.body_left = if is_whole { None } else { length };
-        let flow = body.filter(|_| !is_whole).map(|body| self.pumps.flow(token, body));
-        (self.config.answered)(answer.status);
+        client.body_left = length.filter(|_| body.is_some());
+        let flow = body.map(|body| self.pumps.flow(token, body));
+        (self.config.answered)(reply.status);
         client.answer(head, bytes, flow);
         self.write(token);
     }
@@ -201,6 +221,7 @@ impl GateLoop {
 
     fn drop_inner(&mut self, inner_token: u64) {
         if let Some(mut inner) = self.inners.remove(&inner_token) {
+            drop(self.replies.take(inner_token));
             let _ = self.poll.registry().deregister(&mut inner.stream);
             self.idle_inners.retain(|idle| *idle != inner_token);
             self.uploads -= usize::from(inner.spent);

@@ -1,5 +1,6 @@
 //! The head of a request, parsed so strictly that no two readers can differ on it (RFC 9112).
 
+use super::request::TICKET_HEADER;
 use std::fmt::Write as _;
 
 /// Bytes of a head at most.
@@ -138,13 +139,21 @@ impl Head {
         self.get("expect").is_some()
     }
 
-    /// The head as it is passed on: only what was understood, the body in chunks.
-    pub fn to_inner(&self) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+    /// The head as it is passed on, with the gate's own ticket: only what was understood, the body
+    /// in chunks.
+    pub(super) fn to_inner(&self, ticket: &str) -> Vec<u8> {
+        let (method, target) = (&self.method, &self.target);
+        let mut text = format!("{method} {target} HTTP/1.1\r\n{TICKET_HEADER}: {ticket}\r\n");
         for (name, value) in &self.headers {
             let ours = matches!(
                 &name[..],
-                "connection" | "content-length" | "expect" | "transfer-encoding" | "upgrade" | "te"
+                "connection"
+                    | "content-length"
+                    | "expect"
+                    | "transfer-encoding"
+                    | "upgrade"
+                    | "te"
+                    | TICKET_HEADER
             );
             if !ours {
                 // Writing to a String cannot fail.
@@ -224,8 +233,8 @@ mod tests {
 
     #[test]
     fn a_sound_head_is_read_and_what_is_passed_on_is_what_was_understood() {
-        let text =
-            "POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        let text = "POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\
+             X-Barrow-Ticket: another\r\n\r\n";
         let head = parse(text).unwrap().unwrap();
         assert_eq!(
             (head.body, head.keep_alive, head.len),
@@ -233,8 +242,9 @@ mod tests {
         );
         assert!(head.expects_continue());
         assert_eq!(
-            head.to_inner(),
-            b"POST /a?b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            head.to_inner("ours"),
+            b"POST /a?b HTTP/1.1\r\nx-barrow-ticket: ours\r\nhost: x\r\n\
+              transfer-encoding: chunked\r\n\r\n"
         );
         for cut in 0..text.len() {
             assert_eq!(parse(&text[..cut]), Ok(None), "cut at {cut}");

@@ -3,8 +3,10 @@
 use mio::net::UnixStream;
 use std::io::{self, Read as _, Write as _};
 
-/// Bytes of a handler's answer at most: a head without a body.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an answer at most: a head without a body.
+const ANSWER_BYTES_MAX: usize = 4 << 10;
+/// Headers of an answer at most.
+const HEADERS_MAX: usize = 16;
 
 /// A connection to the handlers.
 pub(super) struct Inner {
@@ -22,18 +24,10 @@ pub(super) struct Inner {
     pub(super) is_probing: bool,
 }
 
-/// A handler's answer.
+/// What tiny_http says of an answer; the answer itself goes beside it.
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) reason: String,
-    pub(super) headers: Vec<(String, String)>,
-}
-
-impl Answer {
-    /// The value of a header, whose name is in small letters.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| &value[..])
-    }
+    pub(super) date: String,
 }
 
 impl Inner {
@@ -60,15 +54,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads the answer, once it is whole.
-    pub(super) fn read(&mut self) -> io::Result<Option<Answer>> {
-        let mut buffer = [0; 4_096];
-        let mut ended = false;
-        while !ended {
+    /// Reads the answer, once it is whole. `ends` tells that there will be no event of more.
+    pub(super) fn read(&mut self, ends: bool) -> io::Result<Option<Answer>> {
+        let mut buffer = [0; 1_024];
+        let mut is_drained = false;
+        while !(self.ended || is_drained) {
             match self.stream.read(&mut buffer) {
-                Ok(0) => ended = true,
-                Ok(read) => self.input.extend_from_slice(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(0) => self.ended = true,
+                Ok(read) => {
+                    self.input.extend_from_slice(&buffer[..read]);
+                    is_drained = read < buffer.len() && !ends;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_drained = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -76,26 +73,19 @@ impl Inner {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         let malformed = |_| io::Error::from(io::ErrorKind::InvalidData);
         let httparse::Status::Complete(len) = response.parse(&self.input).map_err(malformed)?
         else {
             let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return if ended { Err(cut) } else { Ok(None) };
+            return if self.ended { Err(cut) } else { Ok(None) };
         };
-        self.ended = ended;
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let answer = Answer {
-            status: response.code.unwrap_or(500),
-            reason: response.reason.unwrap_or_default().into(),
-            headers: response
-                .headers
-                .iter()
-                .map(|header| (header.name.to_ascii_lowercase(), text(header.value)))
-                .collect(),
-        };
-        if answer.status == 100 {
+        let date = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("date"));
+        let date = date.map(|date| String::from_utf8_lossy(date.value).into_owned());
+        let status = response.code.unwrap_or(500);
+        let answer = Answer { status, date: date.unwrap_or_default() };
+        if status == 100 {
             self.input.drain(..len);
             return Ok(None);
         }

@@ -4,7 +4,7 @@
 //! same in all that it depends on: method, target and `Accept`. Whoever asks was judged by the
 //! policy before. What was deleted, and what became of a dataset, makes all of them be forgotten.
 
-use super::{head::Head, inner::Answer};
+use super::{Reply, head::Head};
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -84,7 +84,7 @@ impl Kept {
     pub(super) fn note(
         &mut self,
         wish: Wish,
-        answer: &Answer,
+        answer: &Reply,
         whole: Option<(&str, &[u8])>,
         changes: u64,
         now: Instant,
@@ -162,11 +162,11 @@ fn is_condition(name: &str) -> bool {
 }
 
 /// Whether the answer stays what it is, as long as what it tells of is here.
-fn is_immutable(answer: &Answer) -> bool {
+fn is_immutable(answer: &Reply) -> bool {
     let is_lasting = |value: &str| value.split(',').any(|one| one.trim() == "immutable");
     answer.status == 200
-        && answer.get("cache-control").is_some_and(is_lasting)
-        && answer.get("vary").is_none_or(|names| names.eq_ignore_ascii_case("accept"))
+        && answer.header("cache-control").is_some_and(is_lasting)
+        && answer.header("vary").is_none_or(|names| names.eq_ignore_ascii_case("accept"))
 }
 
 #[cfg(test)]
@@ -177,9 +177,8 @@ mod tests {
         Head::parse(format!("{text}\r\n\r\n").as_bytes()).unwrap().unwrap()
     }
 
-    fn answer(status: u16, cache_control: &str) -> Answer {
-        let headers = vec![("cache-control".to_owned(), cache_control.to_owned())];
-        Answer { status, reason: String::new(), headers }
+    fn answer(status: u16, cache_control: &str) -> Reply {
+        Reply::new(status, "text/plain", "").with("cache-control", cache_control)
     }
 
     const IMMUTABLE: &str = "public, max-age=29030400, immutable";
@@ -194,7 +193,7 @@ mod tests {
             Self { kept: Kept::new(bytes_max), now: Instant::now() }
         }
 
-        fn answered(&mut self, text: &str, answer: &Answer, body: &[u8]) {
+        fn answered(&mut self, text: &str, answer: &Reply, body: &[u8]) {
             if let Some(wish) = self.kept.wish(&request(text), 0) {
                 self.kept.note(wish, answer, Some(("head", body)), 0, self.now);
             }
@@ -239,11 +238,7 @@ mod tests {
     #[test]
     fn what_may_change_or_is_no_success_is_not_kept_and_takes_the_place_of_what_was() {
         let plain = "GET /ipfs/x HTTP/1.1\r\nHost: x";
-        let varied = |names: &str| {
-            let mut varied = answer(200, IMMUTABLE);
-            varied.headers.push(("vary".to_owned(), names.to_owned()));
-            varied
-        };
+        let varied = |names: &str| answer(200, IMMUTABLE).with("vary", names);
         for other in [
             answer(200, "no-store"),
             answer(200, "public, max-age=604800"),

@@ -1,8 +1,9 @@
 //! The gate before tiny_http: a mio loop that accepts the public sockets, holds caps and
 //! deadlines, and parses strictly. Sound requests go on to tiny_http over a private Unix socket.
 //!
-//! A handler answers with a head and the name of a [`Body`]; the gate pulls the body's chunks
-//! itself. Slow clients hold no thread, and no byte of a body crosses the inner socket.
+//! A handler's answer is handed to the gate beside that socket, under the ticket that came with the
+//! request; the gate pulls the chunks of its [`Body`] itself. Slow clients hold no thread, and no
+//! byte of a body crosses the inner socket.
 
 mod answer;
 mod body;
@@ -13,6 +14,7 @@ mod handing;
 mod head;
 mod inner;
 mod kept;
+mod replies;
 mod request;
 mod turns;
 
@@ -20,10 +22,11 @@ pub use body::Body;
 pub use head::{BodyLength, HEAD_BYTES_MAX, HEADERS_MAX, Head, HeadError};
 pub use request::{Reply, ReplyBody, Request, unescape};
 
-use body::{Bodies, Pumps};
+use body::Pumps;
 use crossbeam::channel::{Sender, unbounded};
 use event_loop::{GateLoop, WAKER};
 use mio::{Poll, Waker, net::TcpListener};
+use replies::Replies;
 use std::{
     io,
     net::SocketAddr,
@@ -96,8 +99,8 @@ impl Gate {
             io::Error::new(error.kind(), format!("{}: {error}", config.address))
         })?;
         let address = listener.local_addr()?;
-        let bodies = Arc::new(Bodies::new());
-        let handlers = request::Handlers::start(&config, &bodies)?;
+        let replies = Arc::new(Replies::new());
+        let handlers = request::Handlers::start(&config, &replies)?;
         // Bounded by the connections: each has at most a few chunks on their way.
         let (notices, notices_in) = unbounded();
         let notify = {
@@ -116,7 +119,7 @@ impl Gate {
             listener,
             connections_max,
             socket,
-            bodies,
+            replies,
             pumps,
             notices_in,
         )?;

@@ -1,22 +1,18 @@
 //! What a handler sees and says, and the threads that run handlers behind tiny_http.
 
-use super::{Bodies, Body, GateConfig, Handler};
+use super::{Body, GateConfig, Handler, replies::Replies};
 use bytes::Bytes;
 use std::{
     fs, io,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
 };
-use tiny_http::{Header, Response, Server, StatusCode};
+use tiny_http::{Response, Server, StatusCode};
 
-/// Headers from a handler to the gate, which never leave it, begin with this.
-pub(super) const INNER_PREFIX: &str = "x-barrow-inner-";
-/// Names the answer's body.
-pub(super) const BODY_HEADER: &str = "x-barrow-inner-body";
-/// The body's length, if it is known.
-pub(super) const LENGTH_HEADER: &str = "x-barrow-inner-length";
+/// Tells a handler, with a request, where its answer is awaited; it never leaves the gate.
+pub(super) const TICKET_HEADER: &str = "x-barrow-ticket";
 
 /// A request, parsed.
 pub struct Request<'a> {
@@ -80,7 +76,7 @@ pub fn unescape(text: &str) -> Option<String> {
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// Names and values; control characters in values are replaced.
+    /// Names in small letters, and values; control characters in values are replaced.
     pub headers: Vec<(&'static str, String)>,
     /// What follows.
     pub body: ReplyBody,
@@ -101,6 +97,11 @@ impl Reply {
     pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let headers = vec![("content-type", content_type.to_owned())];
         Self { status, headers, body: ReplyBody::Bytes(body.into()) }
+    }
+
+    /// The value of a header, by its name in small letters.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| *own == name).map(|(_, value)| &value[..])
     }
 
     /// With one header more.
@@ -124,7 +125,7 @@ pub(super) struct Handlers {
 }
 
 impl Handlers {
-    pub(super) fn start(config: &GateConfig, bodies: &Arc<Bodies>) -> io::Result<Self> {
+    pub(super) fn start(config: &GateConfig, replies: &Arc<Replies>) -> io::Result<Self> {
         let socket = config.socket_dir.join("http.sock");
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -134,10 +135,10 @@ impl Handlers {
         let server = Arc::new(server);
         let mut threads = Vec::new();
         for n in 0..config.handlers {
-            let (server, handler, bodies) =
-                (server.clone(), config.handler.clone(), bodies.clone());
-            let thread = std::thread::Builder::new().name(format!("http-{n}"));
-            threads.push(thread.spawn(move || serve(&server, &handler, &bodies))?);
+            let (server, handler, replies) =
+                (server.clone(), config.handler.clone(), replies.clone());
+            let thread = thread::Builder::new().name(format!("http-{n}"));
+            threads.push(thread.spawn(move || serve(&server, &handler, &replies))?);
         }
         Ok(Self { server, threads, socket })
     }
@@ -157,7 +158,7 @@ impl Handlers {
     }
 }
 
-fn serve(server: &Server, handler: &Handler, bodies: &Bodies) {
+fn serve(server: &Server, handler: &Handler, replies: &Replies) {
     while let Ok(mut inner) = server.recv() {
         let url = inner.url().to_owned();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
@@ -176,40 +177,11 @@ fn serve(server: &Server, handler: &Handler, bodies: &Bodies) {
             body: inner.as_reader(),
         };
         let reply = handler(&mut request);
-        let mut response = Response::empty(StatusCode(reply.status));
-        for (name, value) in &reply.headers {
-            add_header(&mut response, name, value);
-        }
-        match reply.body {
-            ReplyBody::Bytes(bytes) => {
-                let length = bytes.len();
-                add_header(&mut response, LENGTH_HEADER, &length.to_string());
-                if length > 0 {
-                    add_header(&mut response, BODY_HEADER, &bodies.put(Box::new(Some(bytes))));
-                }
-            }
-            ReplyBody::Stream(body, length) => {
-                if let Some(length) = length {
-                    add_header(&mut response, LENGTH_HEADER, &length.to_string());
-                }
-                add_header(&mut response, BODY_HEADER, &bodies.put(body));
-            }
-            ReplyBody::Absent(length) => {
-                if let Some(length) = length {
-                    add_header(&mut response, LENGTH_HEADER, &length.to_string());
-                }
-            }
+        let status = StatusCode(reply.status);
+        if let Some(ticket) = request.header(TICKET_HEADER) {
+            replies.put(ticket, reply);
         }
         // The gate may have closed it: then nobody wants the answer.
-        let _ = inner.respond(response);
-    }
-}
-
-/// Adds a header; what cannot stand in one becomes a question mark.
-fn add_header(response: &mut Response<io::Empty>, name: &str, value: &str) {
-    let value: String =
-        value.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
-    if let Ok(header) = Header::from_bytes(name, value) {
-        response.add_header(header);
+        let _ = inner.respond(Response::empty(status));
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed) -> Reply {
             }
             // It is tagged as the directory: it is what this URL names.
             let name = Some("index.html".to_owned());
-            let shown = Shown { cid: index.cid, tag: cid, name, kind: None };
+            let shown = Shown { cid: index.cid, block: None, tag: cid, name, kind: None };
             return file::answer(asked, followed, shown);
         }
         Err(GetError::NoSuchPath(_)) => {}

@@ -26,6 +26,8 @@ const FIRST_BYTES_MAX: usize = 4 << 10;
 /// Which file, and what is known of it.
 pub(super) struct Shown {
     pub(super) cid: Cid,
+    /// Its first block, if that was read already.
+    pub(super) block: Option<Bytes>,
     /// What the answer is tagged with.
     pub(super) tag: Cid,
     pub(super) name: Option<String>,
@@ -37,7 +39,11 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed, shown: Shown) -
     if is_unchanged(asked.request, &etag) {
         return unchanged(&etag, IMMUTABLE);
     }
-    let stream = match asked.node.open(&shown.cid, asked.scope) {
+    let stream = match shown.block {
+        Some(block) => asked.node.open_block(&shown.cid, &block, asked.scope),
+        None => asked.node.open(&shown.cid, asked.scope),
+    };
+    let stream = match stream {
         Ok(stream) => stream,
         Err(failed) => return asked.missing(&failed),
     };

@@ -96,7 +96,7 @@ fn get(app: &App, request: &Request<'_>, rest: &str) -> Reply {
 
 /// A file, a directory, or a block of linked data as itself.
 fn deserialized(asked: &Asked<'_, '_>, format: Option<Format>) -> Reply {
-    let Resolved { cid, kind, followed } = match asked.resolve(format) {
+    let Resolved { cid, kind, block, followed } = match asked.resolve(format) {
         Ok(resolved) => resolved,
         Err(reply) => return reply,
     };
@@ -123,7 +123,7 @@ fn deserialized(asked: &Asked<'_, '_>, format: Option<Format>) -> Reply {
         ResolvedKind::File(_) | ResolvedKind::Data => {
             let name = asked.request.param("filename").or_else(|| asked.path.last().cloned());
             let kind = plain.map(|code| block::media_type(code).0.to_owned());
-            file::answer(asked, &followed, file::Shown { cid, tag: cid, name, kind })
+            file::answer(asked, &followed, file::Shown { cid, block, tag: cid, name, kind })
         }
     }
 }
