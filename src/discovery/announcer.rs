@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The length of a [`Key`].
+pub(super) const KEY_BYTES: usize = 20;
+
 /// The DHT's name for something.
-pub(super) type Key = [u8; 20];
+pub(super) type Key = [u8; KEY_BYTES];
 
 /// A key is announced again after so long. DHT nodes forget after 30 minutes to two hours.
 const ROUND_TIME: Duration = Duration::from_secs(15 * 60);
@@ -59,6 +62,11 @@ impl Announcer {
         let jitter = seed | 1;
         let cursor = None;
         Self { keys, fresh, failed, cursor, first_round, soon_at, round_at, quiet_until, jitter }
+    }
+
+    /// How many are announced.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// One more is to be announced, and soon.

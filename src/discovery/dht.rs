@@ -6,7 +6,7 @@
 
 use super::{
     Answers, Hint, LookUpId, Mapped, Provider, SOURCE_QUEUE_MAX,
-    announcer::{Announcer, Key},
+    announcer::{Announcer, KEY_BYTES, Key},
 };
 use barrow_wire::Multihash;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -34,6 +34,12 @@ use std::{
 const NAMESPACE: &[u8] = b"barrow dht provider 1\0";
 /// Announcements under way; each takes a few seconds, and 125 begin in a second at most.
 const ANNOUNCING_MAX: usize = 512;
+/// Names that one client of the crate announces, 14 a second. Each datagram costs it a look at all
+/// that it has under way, and the answers that its socket holds are about a hundred: those of a few
+/// announcements at one time. One that is lost is waited for two seconds.
+const KEYS_PER_CLIENT: usize = 12_500;
+/// As many as the highest rate needs.
+const CLIENTS_MAX: usize = 9;
 /// A look-up that took so long ends.
 const LOOK_UP_TIME: Duration = Duration::from_secs(15);
 /// The same for an announcement: the crate never ends one that no node gave a token for.
@@ -157,6 +163,8 @@ struct Worker {
     inbox: Receiver<Command>,
     waker: Waker,
     dht: Option<AsyncDht>,
+    /// Clients that only announce, each with a socket and a thread of its own.
+    helpers: Vec<AsyncDht>,
     /// Whether any node answered, until that is known.
     entering: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
     rejoin_at: Instant,
@@ -182,6 +190,7 @@ impl Worker {
             inbox,
             waker,
             dht: None,
+            helpers: Vec::new(),
             entering: None,
             rejoin_at: now,
             rejoin_wait: REJOIN_MIN,
@@ -256,9 +265,8 @@ impl Worker {
         if self.dht.is_some() || now < self.rejoin_at {
             return;
         }
-        match client(&self.settings) {
+        match client(&self.settings, Role::Node) {
             Ok(dht) => {
-                let dht = dht.as_async();
                 let asked = dht.clone();
                 self.entering = Some(Box::pin(async move { asked.bootstrapped().await }));
                 self.dht = Some(dht);
@@ -272,6 +280,7 @@ impl Worker {
         let level = if again { log::Level::Debug } else { log::Level::Info };
         log::log!(level, "the DHT cannot be entered: {reason}; it is tried again later");
         (self.dht, self.entering) = (None, None);
+        self.helpers.clear();
         self.rejoin_at = Instant::now() + self.rejoin_wait;
         self.rejoin_wait = (self.rejoin_wait * 2).min(REJOIN_MAX);
     }
@@ -312,9 +321,29 @@ impl Worker {
         });
     }
 
+    /// As many helpers as the number of names asks for, once the DHT is entered.
+    fn match_helpers(&mut self) {
+        let wanted = (self.announcer.lock().len() / KEYS_PER_CLIENT).min(CLIENTS_MAX - 1);
+        self.helpers.truncate(wanted);
+        if self.dht.is_none() || self.entering.is_some() || Instant::now() < self.rejoin_at {
+            return;
+        }
+        while self.helpers.len() < wanted {
+            match client(&self.settings, Role::Helper) {
+                Ok(helper) => self.helpers.push(helper),
+                Err(error) => {
+                    log::debug!("announcing goes on with fewer sockets: {error}");
+                    self.rejoin_at = Instant::now() + REJOIN_MIN;
+                    return;
+                }
+            }
+        }
+    }
+
     fn poll_announcements(&mut self) {
         let now = Instant::now();
         let Some(port) = self.port else { return };
+        self.match_helpers();
         let Some(dht) = &self.dht else { return };
         let mapping = *self.settings.mapped.lock();
         let port = mapping.map_or(port, |mapping| mapping.external.port());
@@ -322,7 +351,9 @@ impl Worker {
         while self.announcements.len() < ANNOUNCING_MAX
             && let Some(key) = announcer.take_due(now)
         {
-            let dht = dht.clone();
+            // Names follow each other in their order, so that the next goes to another client.
+            let nth = usize::from(key[KEY_BYTES - 1]) % (1 + self.helpers.len());
+            let dht = self.helpers.get(nth).unwrap_or(dht).clone();
             let done = async move { dht.announce_peer(Id::from(key), Some(port)).await.is_ok() };
             let until = now + ANNOUNCE_TIME;
             self.announcements.push(Announcement { key, done: Box::pin(done), until });
@@ -350,8 +381,17 @@ fn ours(settings: &DhtSettings) -> Option<SocketAddrV4> {
     addresses.into_iter().find(|address| named || !address.ip().is_loopback())
 }
 
+/// What a client of the crate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It looks up, announces, and answers others.
+    Node,
+    /// It takes part in announcing.
+    Helper,
+}
+
 /// Looks the bootstrap nodes up and binds a socket. The crate would take an empty list for good.
-fn client(settings: &DhtSettings) -> io::Result<Dht> {
+fn client(settings: &DhtSettings, role: Role) -> io::Result<AsyncDht> {
     let names: Vec<&str> = match &settings.bootstrap[..] {
         [] => mainline::DEFAULT_BOOTSTRAP_NODES.to_vec(),
         given => given.iter().map(|name| &name[..]).collect(),
@@ -367,28 +407,35 @@ fn client(settings: &DhtSettings) -> io::Result<Dht> {
         return Err(io::Error::other(format!("none of {} is known", names.join(", "))));
     }
     let mut builder = Dht::builder();
+    let (names, per_second) = match role {
+        Role::Node => (KEPT_NAMES_MAX, ANSWERS_PER_SECOND_MAX),
+        Role::Helper => (1, 0),
+    };
     builder.bootstrap(&nodes).server_settings(ServerSettings {
-        max_info_hashes: KEPT_NAMES_MAX,
+        max_info_hashes: names,
         max_peers_per_info_hash: KEPT_ADDRESSES_MAX,
-        max_immutable_values: KEPT_NAMES_MAX,
-        max_mutable_values: KEPT_NAMES_MAX,
-        filter: Box::new(AnswerRate::default()),
+        max_immutable_values: names,
+        max_mutable_values: names,
+        filter: Box::new(AnswerRate { per_second, count: Arc::default() }),
     });
     let ours = ours(settings);
     let ip = ours.map_or(Ipv4Addr::UNSPECIFIED, |address| *address.ip());
     builder.bind_address(ip);
     // The port that is announced, so that one hole in a NAT or firewall serves both. The crate
     // panics where it cannot bind, so that is tried first.
-    if let Some(address) = ours.filter(|address| UdpSocket::bind(address).is_ok()) {
-        builder.port(address.port());
+    match ours.filter(|address| role == Role::Node && UdpSocket::bind(address).is_ok()) {
+        Some(address) => drop(builder.port(address.port())),
+        None if role == Role::Helper => drop(builder.port(0)),
+        None => {}
     }
-    builder.build()
+    Ok(builder.build()?.as_async())
 }
 
 /// Answers so many requests a second and ignores the rest: a node that others found reachable is
 /// made part of the DHT, and must not be worn out by that, nor made to reflect a flood.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct AnswerRate {
+    per_second: u64,
     /// The second, in the upper half, and the answers in it.
     count: Arc<AtomicU64>,
 }
@@ -400,7 +447,7 @@ impl RequestFilter for AnswerRate {
         let before = self.count.load(Ordering::Relaxed);
         let count = if before & !0xffff_ffff == second { before + 1 } else { second + 1 };
         self.count.store(count, Ordering::Relaxed);
-        count & 0xffff_ffff <= ANSWERS_PER_SECOND_MAX
+        count & 0xffff_ffff <= self.per_second
     }
 }
 
@@ -457,5 +504,52 @@ mod tests {
         assert_eq!(address, "127.0.0.1:5555".parse().unwrap());
         provider.stop();
         client.stop();
+    }
+
+    #[test]
+    fn many_names_are_announced_from_more_sockets_and_few_from_one() {
+        let testnet = mainline::Testnet::builder(5).build().unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = DhtSettings {
+            bootstrap: testnet.bootstrap.clone(),
+            listen: vec![port],
+            mapped: Mapped::default(),
+            announce_after: Duration::ZERO,
+            roots: Vec::new(),
+            seed: 1,
+        };
+        let names = (0..2 * KEYS_PER_CLIENT as u64).map(|n| {
+            let mut key = [0; KEY_BYTES];
+            key[12..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            key
+        });
+        let names: Vec<Key> = names.collect();
+        let announcer = Announcer::new(Instant::now(), names.iter().copied(), 1);
+        let announcer = Arc::new(Mutex::new(announcer));
+        let (events, _inbox) = bounded(64);
+        let (commands, inbox) = bounded(64);
+        let waker = Waker::from(Arc::new(Bell(commands)));
+        let answers = Answers { events, number: 0, source: Source::Dht };
+        let mut worker = Worker::new(settings, answers, inbox, waker, announcer.clone());
+        worker.join(Instant::now());
+        worker.match_helpers();
+        assert_eq!(worker.helpers.len(), 0, "the DHT is not entered yet");
+        while worker.entering.is_some() {
+            let _ = worker.inbox.recv_timeout(Duration::from_secs(1));
+            worker.poll_entering();
+        }
+        worker.match_helpers();
+        assert_eq!(worker.helpers.len(), 2);
+        announcer.lock().remove(&names[0]);
+        worker.match_helpers();
+        assert_eq!(worker.helpers.len(), 1);
+        for name in &names[..=KEYS_PER_CLIENT] {
+            announcer.lock().remove(name);
+        }
+        worker.match_helpers();
+        assert_eq!(worker.helpers.len(), 0);
+        worker.leave("a test ends it");
+        worker.match_helpers();
+        assert_eq!(worker.helpers.len(), 0);
     }
 }
