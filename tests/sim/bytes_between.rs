@@ -139,7 +139,7 @@ impl World {
             }
             Came::BlockSkipped { hash, len } => {
                 self.summary.unasked += 1;
-                self.block_came(node, other, &hash);
+                self.block_skipped(node, other, &hash);
                 let len = len as u32;
                 let input = Input::BlockRejected { conn: number, hash, len, wanted: false };
                 self.inputs.push_back((node, input));

@@ -22,7 +22,8 @@ impl World {
         let honest = 2 + self.below(5);
         let faulty = if self.below(2) == 0 { 0 } else { 1 + self.below(NODES_MAX - honest - 1) };
         for _ in 0..1 + self.below(2) {
-            self.make_dataset();
+            let blocks = 1 + self.below(30);
+            self.make_dataset(blocks);
         }
         for n in 0..honest + faulty {
             let nature = match (n < honest, self.below(4)) {
@@ -64,7 +65,8 @@ impl World {
 
     /// One node on which many readers want the same, and a few who have it or want it too.
     pub(super) fn crowd(&mut self) {
-        self.make_dataset();
+        let blocks = 1 + self.below(30);
+        self.make_dataset(blocks);
         for _ in 0..2 + self.below(4) {
             self.add_node(Nature::Honest);
         }
@@ -95,7 +97,7 @@ impl World {
         }
     }
 
-    fn add_node(&mut self, nature: Nature) {
+    pub(super) fn add_node(&mut self, nature: Nature) {
         let upload_bytes_per_second = 200_000 + self.rng.below(5_000_000);
         self.nodes.push(Node {
             nature,
@@ -110,15 +112,16 @@ impl World {
             upload_bytes_per_second,
             upload_free_at: Moment::default(),
             wrong: BTreeMap::new(),
+            offences: BTreeMap::new(),
             timer: None,
             asks: Asks::default(),
             purse: Purse::default(),
         });
     }
 
-    pub(super) fn make_dataset(&mut self) {
+    pub(super) fn make_dataset(&mut self, count: usize) {
         let mut blocks = Vec::new();
-        for _ in 0..1 + self.below(30) {
+        for _ in 0..count {
             let len = match self.below(4) {
                 0 => self.below(4_096),
                 1 => 65_536,

@@ -196,6 +196,16 @@ impl World {
         }
     }
 
+    /// A whole block came that its engine did not expect. If its want was given up before the wish
+    /// was taken back it went nowhere: whoever wants it again has to fetch it.
+    pub(super) fn block_skipped(&mut self, node: usize, from: usize, hash: &Multihash) {
+        let here = &self.nodes[node];
+        let waits = here.waiting.get(hash).is_some_and(|jobs| !jobs.is_empty());
+        if waits || here.store.contains_key(hash) {
+            self.block_came(node, from, hash);
+        }
+    }
+
     /// What holds after every step.
     pub(super) fn check(&mut self) {
         for n in std::mem::take(&mut self.touched) {

@@ -55,7 +55,8 @@ impl World {
                 }
                 Output::Failed { job, hash, .. } => self.want_failed(node, job, hash),
                 Output::Ban { peer, until, reason } => self.banned(node, peer, until, &reason),
-                Output::Score { .. } | Output::SlotTold { .. } => {}
+                Output::Score { peer, offences } => self.scored(node, peer, offences),
+                Output::SlotTold { .. } => {}
                 Output::Keep { peer, account } => self.keep(node, peer, *account),
                 Output::Pay { conn, .. } => {
                     let message = self.pay(node, &output);
@@ -68,6 +69,20 @@ impl World {
             }
         }
         self.arm(node);
+    }
+
+    fn scored(&mut self, node: usize, peer: PeerId, offences: u32) {
+        if self.nodes[node].nature != Nature::Honest {
+            return;
+        }
+        let who = keys().iter().position(|(id, _)| *id == peer).expect("somebody known");
+        let planted = self.plant == Some(Plant::WrongVerdict);
+        let honest = self.nodes[who].nature == Nature::Honest;
+        assert!(!honest || planted, "{node} charges {who}, who is honest, with an offence");
+        assert!(offences <= 3, "{offences} offences of {who}, and no ban");
+        let first = self.nodes[node].offences.insert(peer, offences).is_none();
+        self.summary.offenders += u64::from(first);
+        self.summary.offences_most = self.summary.offences_most.max(offences.into());
     }
 
     pub(super) fn banned(&mut self, node: usize, peer: PeerId, until: Moment, reason: &str) {

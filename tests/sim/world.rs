@@ -26,6 +26,8 @@ pub enum Setting {
     Market,
     /// Many retrievals of the same blocks begin and end on one node; nothing breaks.
     Crowd,
+    /// So many of a hundred nodes send garbage or lie, and one honest node has everything.
+    Liars(usize),
 }
 
 impl Setting {
@@ -33,7 +35,7 @@ impl Setting {
     pub const fn faults_end(self) -> Moment {
         Moment(match self {
             Self::Swarm | Self::Market => Duration::from_secs(20),
-            Self::Crowd => Duration::from_secs(2),
+            Self::Crowd | Self::Liars(_) => Duration::from_secs(2),
         })
     }
 }
@@ -86,6 +88,8 @@ pub struct Node {
     pub upload_free_at: Moment,
     /// Wrong blocks received of each peer since its last ban.
     pub wrong: BTreeMap<PeerId, u32>,
+    /// Offences that the engine counts of each peer.
+    pub offences: BTreeMap<PeerId, u32>,
     pub timer: Option<Moment>,
     pub asks: Asks,
     pub purse: Purse,
@@ -176,6 +180,10 @@ pub struct Summary {
     pub unasked: u64,
     pub rejected: u64,
     pub bans: u64,
+    /// Pairs of an honest node and a faulty one that offended against it.
+    pub offenders: u64,
+    /// The most offences that were counted of anybody.
+    pub offences_most: u64,
     pub failed: u64,
     /// Units in vouchers.
     pub paid: u64,
@@ -231,6 +239,7 @@ impl World {
             Setting::Swarm => world.swarm(),
             Setting::Market => world.market(),
             Setting::Crowd => world.crowd(),
+            Setting::Liars(percent) => world.liars(percent),
         }
         world
     }
@@ -321,6 +330,7 @@ impl World {
                     assert!(engine.next_timeout() > Some(now) || engine.next_timeout().is_none());
                     self.act(node);
                 }
+                self.arm(node);
             }
             Event::Told { node, life, input } => {
                 if self.nodes[node].life == life {
