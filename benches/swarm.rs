@@ -1,7 +1,8 @@
 //! Nodes and the network between them: what a swarm wastes, how well a long or a narrow way is
 //! filled, how many round trips a small thing takes, whether limits hold, and what floods cost.
 //!
-//! `cargo bench --bench swarm [NAME]...` with names of `swarm limits far three latency flood`;
+//! `cargo bench --bench swarm [NAME]...` with names of `swarm processes limits far three latency
+//! flood`;
 //! `BARROW_BENCH_MIB` sets the size (256).
 
 #![allow(
@@ -14,8 +15,12 @@
 
 mod common;
 #[allow(dead_code)]
+#[path = "../tests/sim/crowds.rs"]
+mod crowds;
+#[allow(dead_code)]
 #[path = "../tests/flow/node.rs"]
 mod node;
+mod processes;
 mod way;
 
 use barrow::wire::{Identity, Message, Session, SessionConfig, StaticKey, Suites};
@@ -37,8 +42,9 @@ const MBIT: u64 = 1_000_000 / 8;
 type Scene = (&'static str, fn(&Path));
 
 fn main() {
-    let scenes: [Scene; 6] = [
+    let scenes: [Scene; 7] = [
         ("swarm", swarm),
+        ("processes", processes::processes),
         ("limits", limits),
         ("far", far),
         ("three", three),
@@ -122,15 +128,33 @@ fn limits(dir: &Path) {
     // Two who want different things of one node, and do not know each other's.
     let a = Node::start_with(&dir.join("a"), &[], &["--limit-up", "10MB"]);
     let other = a.put(&make_file(&dir.join("other"), bytes, 77));
-    let pair = ["d", "e"].map(|name| Node::start(&dir.join(name), &[&a.peer]));
-    pair.iter().for_each(|node| knows(node, 1));
-    let [mut first, mut second] = [0.0, 0.0];
-    thread::scope(|scope| {
-        let one = scope.spawn(|| pin(&pair[0], &cid));
-        let two = scope.spawn(|| pin(&pair[1], &other));
-        (first, second) = (one.join().unwrap(), two.join().unwrap());
-    });
+    let [first, second] = pin_two(&a, [(&dir.join("d"), &cid), (&dir.join("e"), &other)]);
     println!("two peers at one time: {first:.2} s and {second:.2} s, ratio {:.3}", first / second);
+    drop(a);
+
+    // And where each of them has a limit of its own.
+    let a = Node::start_with(&dir.join("a"), &[], &["--limit-up-peer", "10MB"]);
+    let times = pin_two(&a, [(&dir.join("f"), &cid), (&dir.join("g"), &other)]);
+    for time in times {
+        tell("--limit-up-peer 10MB, one of two peers", bytes as f64 / time);
+    }
+    drop(a);
+    let pair = ["a", "d"].map(|name| Node::start(&dir.join(name), &[]));
+    let peers: Vec<&str> = pair.iter().map(|node| &node.peer[..]).collect();
+    let b = Node::start_with(&dir.join("h"), &peers, &["--limit-down-peer", "10MB"]);
+    knows(&b, 2);
+    let rate = bytes as f64 / pin(&b, &cid);
+    tell("--limit-down-peer 10MB, from each of two peers", rate / 2.0);
+}
+
+/// Seconds that two new nodes take to pin different things of one.
+fn pin_two(a: &Node, pins: [(&Path, &str); 2]) -> [f64; 2] {
+    let nodes = pins.map(|(dir, cid)| (Node::start(dir, &[&a.peer]), cid));
+    nodes.iter().for_each(|(node, _)| knows(node, 1));
+    thread::scope(|scope| {
+        let pins = nodes.each_ref().map(|(node, cid)| scope.spawn(|| pin(node, cid)));
+        pins.map(|pin| pin.join().unwrap())
+    })
 }
 
 fn far(dir: &Path) {

@@ -133,6 +133,10 @@ pub struct Config {
     pub limit_up: Option<u64>,
     /// Bytes a second from all peers together.
     pub limit_down: Option<u64>,
+    /// Bytes a second to one peer.
+    pub limit_up_peer: Option<u64>,
+    /// Bytes a second from one peer.
+    pub limit_down_peer: Option<u64>,
     /// What a MiB costs here.
     pub price: u64,
     /// What a MiB may cost elsewhere.
@@ -178,6 +182,8 @@ impl Config {
             allow_origins: Vec::new(),
             limit_up: None,
             limit_down: None,
+            limit_up_peer: None,
+            limit_down_peer: None,
             price: 0,
             price_max: 0,
             budget: 0,

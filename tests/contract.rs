@@ -71,6 +71,8 @@ const OWN: &[(&str, &str, &str)] = &[
     ("pin", "for", "a pin that ends by itself needs nobody to remember it"),
     ("serve", "no-portmap", "a router that is not ours is not everybody's to ask"),
     ("serve", "commit-interval", "how often a flash card is written to is its owner's choice"),
+    ("serve", "limit-up-peer", "one peer must not have all that a line carries"),
+    ("serve", "limit-down-peer", "the same, the other way"),
     ("serve", "scrub-rate", "how fast the disk is read in the background is its owner's choice"),
 ];
 fn barrow(words: &[&str]) -> Output {

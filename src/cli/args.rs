@@ -103,6 +103,8 @@ pub const COMMANDS: &[Command] = &[
             flag("denylist", "F", "a file of CIDs that are not served over HTTP"),
             flag("limit-up", "BPS", "bytes a second to peers"),
             flag("limit-down", "BPS", "bytes a second from peers"),
+            flag("limit-up-peer", "BPS", "bytes a second to any one peer"),
+            flag("limit-down-peer", "BPS", "bytes a second from any one peer"),
             flag("price", "N", "units that a MiB costs here [default: 0]"),
             flag("max-price", "N", "units that a MiB may cost elsewhere [default: 0]"),
             flag("budget", "N", "units that one download may cost in all [default: 0]"),

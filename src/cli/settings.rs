@@ -174,6 +174,8 @@ impl Sources<'_> {
         config.scrub_rate = size("scrub-rate")?.unwrap_or(config.scrub_rate);
         config.limit_up = size("limit-up")?;
         config.limit_down = size("limit-down")?;
+        config.limit_up_peer = size("limit-up-peer")?;
+        config.limit_down_peer = size("limit-down-peer")?;
         let units = |name: &str| -> Result<Option<u64>, String> {
             let units = self.last(name)?.map(|text| text.parse());
             units.transpose().map_err(|_| format!("--{name}: a whole number is expected"))

@@ -23,6 +23,11 @@ impl Bucket {
         (self.free_at > now).then_some(self.free_at)
     }
 
+    /// How long it takes until `bytes` have passed and are paid off.
+    pub(super) fn time_for(&self, now: Moment, bytes: u64) -> Duration {
+        self.free_at.since(now) + self.time_of(bytes)
+    }
+
     /// Lets `bytes` pass.
     pub(super) fn pass(&mut self, now: Moment, bytes: u64) {
         self.free_at = self.free_at.max(now).after(self.time_of(bytes));

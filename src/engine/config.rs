@@ -33,6 +33,10 @@ pub struct EngineConfig {
     pub limit_up: Option<u64>,
     /// Bytes of blocks a second from all peers together.
     pub limit_down: Option<u64>,
+    /// Bytes of blocks a second to one peer.
+    pub limit_up_peer: Option<u64>,
+    /// Bytes of blocks a second from one peer.
+    pub limit_down_peer: Option<u64>,
     /// What a MiB costs here.
     pub price: u64,
     /// What a MiB may cost elsewhere.
@@ -66,6 +70,8 @@ impl EngineConfig {
             ban_time: Duration::from_secs(3_600),
             limit_up: None,
             limit_down: None,
+            limit_up_peer: None,
+            limit_down_peer: None,
             price: 0,
             price_max: 0,
             budget: 0,

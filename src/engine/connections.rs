@@ -1,6 +1,6 @@
 //! Connections come and go: addresses, dials, duplicates, idleness, offences and bans.
 
-use super::{CloseReason, ConnId, Engine, JobId, Output, Timer, peers::Peer};
+use super::{Bucket, CloseReason, ConnId, Engine, JobId, Output, Timer, peers::Peer};
 use barrow_wire::{Message, PeerId};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -56,7 +56,9 @@ impl Engine {
             self.close(old, CloseReason::Replaced);
         }
         let rate = self.peers.known_rate(&id);
-        self.peers.insert(conn, Peer::new(self.now, id, remote, dialed, rate));
+        let mut peer = Peer::new(self.now, id, remote, dialed, rate);
+        peer.down = self.config.limit_down_peer.map(Bucket::new);
+        self.peers.insert(conn, peer);
         let (listen_port, agent) = (self.config.listen_port, self.config.agent.clone());
         self.send(conn, Message::Hello { listen_port, agent });
         self.show_vouchers(conn, id);

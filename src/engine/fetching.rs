@@ -338,6 +338,9 @@ impl Engine {
             peer.bytes_received += bytes;
             match request {
                 Some(request) => {
+                    if let Some(bucket) = &mut peer.down {
+                        bucket.correct(request.bytes, bytes);
+                    }
                     peer.pace.delivered(now, bytes, request.mark);
                     peer.block_ended(now);
                 }
@@ -374,20 +377,28 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_rejected(&mut self, conn: ConnId, hash: Multihash, wanted: bool) {
+    pub(super) fn on_rejected(&mut self, conn: ConnId, hash: Multihash, len: u32, wanted: bool) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        if !wanted && peer.request_of(&hash).is_none() {
-            if !peer.crossed() {
-                self.offend(conn, "it sends blocks that nobody asked for");
+        let offence = match peer.request_of(&hash) {
+            _ if wanted => "it sends wrong bytes",
+            Some(request) if request.cost.is_some() && u64::from(len) > request.bytes => {
+                "it sends more than it said"
             }
-            return;
-        }
+            request => {
+                // It was on its way before it was asked for. Whether the other end takes it for
+                // the answer to that nobody here can tell, so that it is asked anew.
+                let again = request.is_some();
+                if !peer.crossed() {
+                    self.offend(conn, "it sends blocks that nobody asked for");
+                } else if again && self.release(conn, &hash).is_some() {
+                    self.take_back(conn, vec![hash]);
+                }
+                return;
+            }
+        };
         self.release(conn, &hash);
         self.wants.learn(&hash, conn, Knows::Bad);
-        self.offend(
-            conn,
-            if wanted { "it sends wrong bytes" } else { "it sends more than it said" },
-        );
+        self.offend(conn, offence);
         self.recheck(&[hash]);
     }
 

@@ -99,7 +99,7 @@ impl Engine {
             exchange: Exchange::default(),
             jobs: Jobs::default(),
             wants: Wants::default(),
-            serving: Serving::default(),
+            serving: Serving::new(config.limit_up_peer),
             accounts: Accounts::new(std::mem::take(&mut config.accounts)),
             up: config.limit_up.map(Bucket::new),
             down: config.limit_down.map(Bucket::new),
@@ -132,8 +132,8 @@ impl Engine {
                 self.on_verified(conn, hash, len);
             }
             Input::BlockPassed { conn, hash, len } => self.on_verified(conn, hash, len),
-            Input::BlockRejected { conn, hash, len: _, wanted } => {
-                self.on_rejected(conn, hash, wanted);
+            Input::BlockRejected { conn, hash, len, wanted } => {
+                self.on_rejected(conn, hash, len, wanted);
             }
             Input::Progress { conn, bytes } => {
                 // The commonest input by far, and it seldom changes what can be asked for.

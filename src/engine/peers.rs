@@ -1,7 +1,7 @@
 //! Connections, one a peer, and what is remembered of peers beyond their connections.
 
 use super::{
-    ConnId, JobId, Moment,
+    Bucket, ConnId, JobId, Moment,
     pace::{self, Mark, Pace},
 };
 use barrow_wire::{Multihash, PeerId};
@@ -70,6 +70,8 @@ pub(super) struct Peer {
     /// Since when, and since what of it, the rate is measured anew if a block is late.
     watched: (Moment, u64),
     pub pace: Pace,
+    /// What may be asked of it, where that is limited.
+    pub down: Option<Bucket>,
     /// What a MiB costs there, once it said so.
     pub price: Option<u64>,
     /// Blocks asked for, oldest first.
@@ -114,6 +116,7 @@ impl Peer {
             bytes_whole: 0,
             watched: (now, 0),
             pace: Pace::with_rate(rate),
+            down: None,
             price: None,
             requests: VecDeque::new(),
             outstanding_bytes: 0,
@@ -219,7 +222,9 @@ impl Peer {
     pub(super) fn time_for(&self, now: Moment, bytes: u64, rate_unknown: u64) -> Duration {
         let rested = self.is_rested(now, rate_unknown);
         let rate = if rested { rate_unknown } else { self.pace.rate().unwrap_or(rate_unknown) };
-        self.pace.rtt() + pace::time_of(self.outstanding_bytes + bytes, rate)
+        let time = pace::time_of(self.outstanding_bytes + bytes, rate);
+        let allowed = self.down.as_ref().map(|bucket| bucket.time_for(now, bytes));
+        self.pace.rtt() + allowed.map_or(time, |allowed| time.max(allowed))
     }
 
     /// Whether it was slow so long ago that it may be tried again.
@@ -228,9 +233,15 @@ impl Peer {
         slow && self.requests.is_empty() && now.since(self.bytes_at) >= REST_TIME
     }
 
+    /// When the limit lets a block be asked of it, if that is not now.
+    pub(super) fn allowed_at(&self, now: Moment) -> Option<Moment> {
+        self.down.as_ref().and_then(|bucket| bucket.wait(now))
+    }
+
     /// Whether one more block may be asked of it now: two, or what its pace is worth.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self, now: Moment) -> bool {
         !self.stalled
+            && self.allowed_at(now).is_none()
             && (self.requests.len() < 2 || self.outstanding_bytes < self.pace.pipeline_bytes())
     }
 

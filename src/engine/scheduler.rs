@@ -39,6 +39,12 @@ impl Engine {
         if !self.wants.has_ready() && (1..=ENDGAME_WANTS_MAX).contains(&self.wants.len()) {
             self.endgame(&mut lists);
         }
+        if self.config.limit_down_peer.is_some() && self.wants.has_ready() {
+            let allowed = self.peers.iter().filter_map(|(_, peer)| peer.allowed_at(self.now));
+            if let Some(at) = allowed.min() {
+                self.timers.set_earlier(Timer::Download, at);
+            }
+        }
         for (conn, blocks) in lists {
             self.send(conn, Message::WantBlock { blocks });
         }
@@ -50,7 +56,7 @@ impl Engine {
             return false;
         }
         self.inflight_bytes < self.config.inflight_bytes_max
-            && self.peers.iter().any(|(_, peer)| peer.has_room())
+            && self.peers.iter().any(|(_, peer)| peer.has_room(self.now))
     }
 
     /// One pass over the most urgent blocks. A block whose best peer is full waits for it, unless
@@ -70,7 +76,7 @@ impl Engine {
                 self.refuse_if_dear(&hash);
                 continue;
             };
-            let room = self.peers.get(conn).is_some_and(|peer| peer.has_room());
+            let room = self.peers.get(conn).is_some_and(|peer| peer.has_room(self.now));
             let fits = self.inflight_bytes + bytes <= self.config.inflight_bytes_max
                 || self.inflight_bytes == 0;
             if room && fits {
@@ -181,6 +187,9 @@ impl Engine {
         }
         let patience = peer.time_for(now, bytes, rate_unknown) * LATE_FACTOR + LATE_MIN;
         peer.keep_wish(hash);
+        if let Some(bucket) = &mut peer.down {
+            bucket.pass(now, bytes);
+        }
         peer.request(now, *hash, bytes, patience, cost);
         let stall = stall_time(peer.pace.rtt());
         self.timers.set_earlier(Timer::Transfer(conn), now.after(patience.min(stall)));
@@ -270,7 +279,7 @@ impl Engine {
     }
 
     /// Tells a peer that blocks are no longer asked of it, which were until now.
-    fn take_back(&mut self, conn: ConnId, blocks: Vec<Multihash>) {
+    pub(super) fn take_back(&mut self, conn: ConnId, blocks: Vec<Multihash>) {
         if let Some(peer) = self.peers.get_mut(conn)
             && !blocks.is_empty()
         {
@@ -285,7 +294,9 @@ impl Engine {
         let (now, rate_unknown) = (self.now, self.rate_unknown());
         let (mut taken, mut freed): (_, BTreeMap<_, Vec<_>>) = (Vec::new(), BTreeMap::new());
         for hash in blocks {
-            let Some(peer) = self.peers.get(conn).filter(|peer| peer.has_room()) else { break };
+            let Some(peer) = self.peers.get(conn).filter(|peer| peer.has_room(self.now)) else {
+                break;
+            };
             let Some(want) = self.wants.get(hash) else { continue };
             let (&[from], Some(Knows::Has { len, .. })) = (want.owners(), want.knows(conn)) else {
                 continue;
@@ -330,7 +341,7 @@ impl Engine {
             let Some(owner_time) = owner.time_left(self.now, hash, rate_unknown) else { continue };
             let best = self.best_peer(want, &none, rate_unknown, None);
             let Some((conn, bytes)) = best else { continue };
-            let may = |peer: &&Peer| peer.has_room() && !peer.is_priced();
+            let may = |peer: &&Peer| peer.has_room(self.now) && !peer.is_priced();
             let Some(peer) = self.peers.get(conn).filter(may) else { continue };
             let time = peer.time_for(self.now, bytes, rate_unknown);
             if time * 2 + GAIN_MIN < owner_time {
@@ -338,7 +349,7 @@ impl Engine {
             }
         }
         for (hash, conn, bytes) in late {
-            if self.has_room() && self.peers.get(conn).is_some_and(Peer::has_room) {
+            if self.has_room() && self.peers.get(conn).is_some_and(|peer| peer.has_room(self.now)) {
                 self.request(conn, &hash, bytes);
                 lists.entry(conn).or_default().push(hash);
             }

@@ -1,6 +1,6 @@
 //! Our side as a provider: what peers want of us, in a fair order and within bounds.
 
-use super::{CloseReason, ConnId, Engine, Output, Timer};
+use super::{Bucket, CloseReason, ConnId, Engine, Moment, Output, Timer};
 use barrow_wire::{
     Message, Multihash, Presence,
     limits::{BLOCK_BYTES_MAX, INLINE_BLOCK_BYTES_MAX, WANTS_MAX},
@@ -42,6 +42,8 @@ struct Client {
     lookups_pending: usize,
     /// Blocks that it wants to hear of once they are here.
     waits: usize,
+    /// What may be sent to it, where that is limited, once it got something.
+    up: Option<Bucket>,
     /// Bytes served, from where the others were when it came: the least is next.
     share: u64,
     blocks_sent: u64,
@@ -59,11 +61,18 @@ impl Client {
     fn may_send(&self, bytes: u64) -> bool {
         self.sending.len() < AHEAD_BLOCKS_MIN || self.sending_bytes + bytes <= AHEAD_BYTES_MAX
     }
+
+    /// When the limit lets a block be sent to it, if that is not now.
+    fn allowed_at(&self, now: Moment) -> Option<Moment> {
+        self.up.as_ref().and_then(|bucket| bucket.wait(now))
+    }
 }
 
 /// What all peers want of us.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Serving {
+    /// Bytes of blocks a second to one peer.
+    limit_peer: Option<u64>,
     clients: BTreeMap<ConnId, Client>,
     /// Bytes read or about to be, and not yet sent.
     sending_bytes: u64,
@@ -74,6 +83,10 @@ pub(super) struct Serving {
 }
 
 impl Serving {
+    pub(super) fn new(limit_peer: Option<u64>) -> Self {
+        Self { limit_peer, ..Self::default() }
+    }
+
     /// Frees all that a connection held.
     pub(super) fn remove(&mut self, conn: ConnId) {
         let Some(client) = self.clients.remove(&conn) else { return };
@@ -161,6 +174,7 @@ impl Serving {
     /// that had least.
     fn next(
         &self,
+        now: Moment,
         bytes_max: u64,
         has_credit: impl Fn(ConnId, u64, u64) -> bool,
     ) -> Option<(ConnId, u64)> {
@@ -169,6 +183,7 @@ impl Serving {
             let (hash, _) = client.queue.front()?;
             let bytes = client.bytes_of_next().filter(|bytes| client.may_send(*bytes))?;
             let may = !client.sending.contains_key(hash)
+                && client.allowed_at(now).is_none()
                 && has_credit(*conn, client.sending_bytes, bytes);
             may.then_some((client.share, *conn, bytes))
         });
@@ -177,9 +192,18 @@ impl Serving {
         fits.then_some((conn, bytes))
     }
 
-    fn start(&mut self, conn: ConnId, bytes: u64) -> Option<Multihash> {
+    /// When the limit of a peer that waits for blocks lets it have the next.
+    fn next_allowed(&self, now: Moment) -> Option<Moment> {
+        let waiting = self.clients.values().filter(|client| !client.queue.is_empty());
+        waiting.filter_map(|client| client.allowed_at(now)).min()
+    }
+
+    fn start(&mut self, now: Moment, conn: ConnId, bytes: u64) -> Option<Multihash> {
         let client = self.clients.get_mut(&conn)?;
         let (hash, _) = client.queue.pop_front()?;
+        if let Some(limit) = self.limit_peer {
+            client.up.get_or_insert_with(|| Bucket::new(limit)).pass(now, bytes);
+        }
         client.sending.insert(hash, Sending { bytes, cancelled: false });
         client.sending_bytes += bytes;
         self.sending_bytes += bytes;
@@ -193,6 +217,7 @@ impl Serving {
         let client = self.clients.get_mut(&conn)?;
         let sending = client.sending.get_mut(hash)?;
         let guess = std::mem::replace(&mut sending.bytes, bytes);
+        client.up.iter_mut().for_each(|bucket| bucket.correct(guess, bytes));
         client.sending_bytes = client.sending_bytes - guess + bytes;
         client.share = client.share - guess + bytes;
         self.sending_bytes = self.sending_bytes - guess + bytes;
@@ -318,9 +343,9 @@ impl Engine {
         let Some(sending) = self.serving.finish(conn, &hash) else { return };
         if len == 0 && sending.bytes > 0 {
             // Taken back before any of it was sent.
-            if let Some(bucket) = &mut self.up {
-                bucket.correct(sending.bytes, 0);
-            }
+            let client = self.serving.clients.get_mut(&conn);
+            let buckets = self.up.iter_mut().chain(client.and_then(|client| client.up.as_mut()));
+            buckets.for_each(|bucket| bucket.correct(sending.bytes, 0));
         } else if let Some(client) = self.serving.clients.get_mut(&conn) {
             client.blocks_sent += 1;
             client.bytes_sent += u64::from(len);
@@ -347,20 +372,24 @@ impl Engine {
 
     /// Has blocks read and sent while there is room for them.
     pub(super) fn serve(&mut self) {
-        let bytes_max = self.config.serve_bytes_max;
-        while let Some((conn, bytes)) = self
-            .serving
-            .next(bytes_max, |conn, under_way, bytes| self.has_credit(conn, under_way, bytes))
+        let (now, bytes_max) = (self.now, self.config.serve_bytes_max);
+        while let Some((conn, bytes)) =
+            self.serving.next(now, bytes_max, |conn, under_way, bytes| {
+                self.has_credit(conn, under_way, bytes)
+            })
         {
             if let Some(bucket) = &mut self.up {
-                if let Some(at) = bucket.wait(self.now) {
+                if let Some(at) = bucket.wait(now) {
                     self.timers.set(Timer::Upload, at);
                     return;
                 }
-                bucket.pass(self.now, bytes);
+                bucket.pass(now, bytes);
             }
-            let Some(hash) = self.serving.start(conn, bytes) else { return };
+            let Some(hash) = self.serving.start(now, conn, bytes) else { return };
             self.outputs.push_back(Output::SendBlock { conn, hash });
+        }
+        if let Some(at) = self.serving.next_allowed(now) {
+            self.timers.set_earlier(Timer::Upload, at);
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn engine_config(
     engine.provider_timeout = config.provider_timeout;
     engine.fetch_timeout = config.fetch_timeout;
     engine.limit_up = config.limit_up;
+    engine.limit_up_peer = config.limit_up_peer;
+    engine.limit_down_peer = config.limit_down_peer;
     engine.limit_down = config.limit_down;
     engine.price = config.price;
     engine.price_max = config.price_max;

@@ -5,6 +5,7 @@ use barrow_wire::{Cid, Codec, HashCode, PeerAddress, PeerId, Presence};
 use std::{net::SocketAddr, time::Duration};
 
 mod announcing;
+mod limits;
 mod races;
 
 const MS: Duration = Duration::from_millis(1);
@@ -527,45 +528,4 @@ fn a_block_dearer_than_allowed_is_not_bought() {
     assert_eq!(failed(&bench.hear(a, offer(6, 1))), [WantError::OverBudget]);
     assert_eq!(asked(&bench.hear(a, offer(5, 2)), a), [2]);
     assert_eq!(bench.engine.jobs()[0].spent, 1);
-}
-
-#[test]
-fn the_upload_limit_holds_to_one_block() {
-    let mut bench = Bench::with(|config| config.limit_up = Some(1 << 20));
-    let (a, _) = bench.connect(1);
-    let mut waiting: Vec<Output> =
-        bench.hear(a, Message::WantBlock { blocks: (0..100).map(hash).collect() });
-    let (mut sent, len) = (0, 256 << 10);
-    while bench.now.0 < Duration::from_secs(8) {
-        while let Some(output) = waiting.pop() {
-            if let Output::SendBlock { conn, hash } = output {
-                waiting.extend(bench.tell(Input::BlockQueued { conn, hash, len: Some(len) }));
-                waiting.extend(bench.tell(Input::BlockSent { conn, hash, len }));
-                sent += u64::from(len);
-                let allowed = u64::try_from(bench.now.0.as_millis()).unwrap() * (1 << 20) / 1_000;
-                assert!(sent <= allowed + (3 << 20), "{sent} bytes at {:?}", bench.now);
-            }
-        }
-        waiting.extend(bench.pass(10 * MS));
-    }
-    assert!(sent >= 7 << 20, "{sent}");
-}
-
-#[test]
-fn the_download_limit_holds() {
-    let mut bench = Bench::with(|config| config.limit_down = Some(65_536));
-    let (a, _) = bench.connect(1);
-    bench.start(Order::Bulk);
-    bench.want(&(0..20).collect::<Vec<_>>());
-    let all: Vec<_> = (0..20).map(|n| (n, HAVE)).collect();
-    let mut given = asked(&bench.presence(a, &all), a);
-    let mut blocks = 0;
-    while bench.now.0 < Duration::from_secs(10) {
-        for n in std::mem::take(&mut given) {
-            given.extend(asked(&bench.deliver(a, n, 65_536), a));
-            blocks += 1;
-        }
-        given.extend(asked(&bench.pass(100 * MS), a));
-    }
-    assert!((9..=11).contains(&blocks), "{blocks} blocks of one a second");
 }

@@ -70,6 +70,31 @@ fn a_wish_made_anew_is_not_taken_back_by_an_old_cancel() {
 }
 
 #[test]
+fn a_block_that_crossed_a_cancel_is_no_offence_though_it_is_wanted_anew_when_it_ends() {
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    for _ in 0..4 {
+        bench.want(&[1]);
+        bench.presence(a, &[(1, HAVE)]);
+        let said = bench.tell(Input::Unwant { job: JobId(1), blocks: vec![hash(1)] });
+        assert_eq!(cancelled(&said, a), 1);
+        // It begins to come, is skipped, and is asked for again before it has ended.
+        assert!(!bench.engine.expects(a, &hash(1), 65_536));
+        let mut said = bench.want(&[1]);
+        said.extend(bench.presence(a, &[(1, HAVE)]));
+        assert_eq!(asked(&said, a), [1]);
+        let skipped = Input::BlockRejected { conn: a, hash: hash(1), len: 65_536, wanted: false };
+        let blocks = vec![hash(1)];
+        let anew = [Message::Cancel { blocks: blocks.clone() }, Message::WantBlock { blocks }];
+        let said = bench.tell(skipped);
+        assert_eq!(sent(&said, a), anew);
+        assert_eq!(said.len(), 2, "{said:?}");
+        bench.deliver(a, 1, 65_536);
+    }
+}
+
+#[test]
 fn a_block_too_late_to_cancel_answers_the_wish_made_anew() {
     let mut bench = Bench::new();
     let (a, _) = bench.connect(1);
