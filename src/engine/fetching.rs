@@ -1,8 +1,7 @@
 //! Our side as a downloader: jobs and their wants, what peers say of them, and blocks that come.
 
-use super::{CloseReason, Moment};
 use super::{
-    ConnId, Engine, JobId, Order, Output, Timer, WantError,
+    CloseReason, ConnId, Engine, JobId, Moment, Order, Output, Timer, WantError,
     jobs::Search,
     peers::{PROGRESS_BYTES_MIN, Peer, Request},
     wants::{Knows, Want},
@@ -381,16 +380,15 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let offence = match peer.request_of(&hash) {
             _ if wanted => "it sends wrong bytes",
-            Some(request) if request.cost.is_some() && u64::from(len) > request.bytes => {
+            Some(request) if request.cost.is_some() && request.bytes < len.into() => {
                 "it sends more than it said"
             }
-            request => {
+            _ => {
                 // It was on its way before it was asked for. Whether the other end takes it for
                 // the answer to that nobody here can tell, so that it is asked anew.
-                let again = request.is_some();
                 if !peer.crossed() {
                     self.offend(conn, "it sends blocks that nobody asked for");
-                } else if again && self.release(conn, &hash).is_some() {
+                } else if self.release(conn, &hash).is_some() {
                     self.take_back(conn, vec![hash]);
                 }
                 return;
