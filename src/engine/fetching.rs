@@ -328,6 +328,11 @@ impl Engine {
             }
         }
         self.pay_for(conn, &hash, request.as_ref(), len);
+        // Nobody is paid for a second copy, however late it was told not to send it, and though
+        // the want was gone before the first.
+        for conn in self.peers.conns() {
+            self.peers.get_mut(conn).and_then(|peer| peer.take_late(&hash));
+        }
         let knows = self.wants.get(&hash).and_then(|want| want.knows(conn));
         let (now, bytes) = (self.now, u64::from(len));
         let mut asked_for = true;
@@ -423,12 +428,6 @@ impl Engine {
 
     /// A want ended: tells those who were asked, except the one who delivered.
     fn withdraw(&mut self, hash: &Multihash, want: &Want, delivered: Option<ConnId>) {
-        if delivered.is_some() {
-            // Nobody is paid for a second copy, however late it was told not to send it.
-            for conn in self.peers.conns() {
-                self.peers.get_mut(conn).and_then(|peer| peer.take_late(hash));
-            }
-        }
         for holder in want.holders().iter().filter(|holder| Some(holder.conn) != delivered) {
             let requested = want.owners().contains(&holder.conn);
             if requested && let Some(request) = self.take_request(holder.conn, hash) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 const NODES: usize = 10;
 /// So many blocks that whoever lies is asked often enough to be known for it.
 const BLOCKS: usize = 60;
+/// Seeds of each share at most.
+const SEEDS_MAX: u64 = 40;
 
 impl World {
     /// One honest source, others who fetch, and so many in a hundred who lie or send garbage.
@@ -34,7 +36,7 @@ impl World {
 #[test]
 fn a_part_that_lies_or_sends_garbage_spoils_nothing_and_is_banned() {
     // Such a swarm is ten times the work of another.
-    let seeds = number("BARROW_SIM_SEEDS").unwrap_or(8).min(200);
+    let seeds = number("BARROW_SIM_SEEDS").unwrap_or(8).min(SEEDS_MAX);
     println!("percent,seeds,downloads_done,wrong_blocks,offenders,banned,offences_most,last_s");
     for percent in [10, 30, 50] {
         // Rules ended the run if a wrong byte was taken, or if somebody lacks a block.

@@ -179,3 +179,22 @@ fn a_block_taken_from_a_slow_peer_is_welcome_if_it_comes_from_there_first() {
     assert_eq!(bench.engine.peers()[0].offences, 0);
     assert!(!bench.engine.expects(a, &hash(2), 65_536));
 }
+
+#[test]
+fn a_block_is_paid_once_though_its_want_was_gone_before_the_first_of_two_copies() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 10));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1]);
+    let offer = Message::BlockPresence { price: 16, blocks: vec![(hash(1), HAVE)] };
+    assert_eq!(asked(&bench.hear(a, offer.clone()), a), [1]);
+    // It stalls, so that another is asked instead, and its copy comes all the same.
+    let (b, _) = bench.connect(2);
+    bench.hear(b, offer);
+    assert_eq!(asked(&bench.pass(3_000 * MS), b), [1]);
+    bench.tell(Input::JobEnded { job: JobId(1) });
+    let paid = |said: &[Output]| said.iter().any(|output| matches!(output, Output::Pay { .. }));
+    let verified = |conn| Input::BlockVerified { conn, hash: hash(1), len: 65_536 };
+    assert!(paid(&bench.tell(verified(b))), "it was set aside, and came");
+    assert!(!paid(&bench.tell(verified(a))));
+}
