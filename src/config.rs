@@ -55,7 +55,7 @@ pub struct Limits {
 impl Limits {
     /// For a node of 64 MiB.
     pub const DEFAULT: Self = Self {
-        pool_bytes_max: 32 << 20,
+        pool_bytes_max: 30 << 20,
         serve_bytes_max: 8 << 20,
         window_bytes_max: 8 << 20,
         connections_max: 128,

@@ -28,7 +28,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 32 MiB.
+/// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 30 MiB.
 const WRITES_MAX: usize = 16_384;
 /// Reads that may wait for a reader thread; each peer has a bounded number under way.
 const READS_MAX: usize = 4_096;

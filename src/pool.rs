@@ -85,6 +85,11 @@ impl Pool {
         self.0.state.lock().bytes_taken
     }
 
+    /// Bytes that it can lend yet.
+    pub fn bytes_free(&self) -> usize {
+        self.0.bytes_max - self.bytes_taken()
+    }
+
     /// Bytes that it lends at a time, at most.
     pub fn bytes_max(&self) -> usize {
         self.0.bytes_max

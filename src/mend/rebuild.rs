@@ -17,7 +17,7 @@ const BATCH_SHARDS: usize = 8;
 const BATCH_BYTES: usize = 4 << 20;
 /// The part of the pool that sums may take, one at least: of a stripe that lost more, some are
 /// rebuilt after the others.
-const SUMS_POOL_SHARE: usize = 8;
+const SUMS_POOL_SHARE: usize = 7;
 
 /// The factors that make the lost shards of a stripe of those present.
 pub(super) struct Rows {

@@ -2,7 +2,10 @@
 
 use crate::engine::{CloseReason, ConnId, Moment};
 use crate::pool::{Buffer, Pool};
-use barrow_wire::{Event, Multihash, PeerId, Session, limits::RECORD_BYTES_MAX};
+use barrow_wire::{
+    Event, Multihash, PeerId, Session,
+    limits::{BLOCK_BYTES_MAX, RECORD_BYTES_MAX},
+};
 use bytes::Bytes;
 use mio::net::TcpStream;
 use std::{
@@ -13,6 +16,11 @@ use std::{
 
 /// Bytes of one read at most. Larger ones measured slower: L2 is 1 MiB a core.
 const READ_BYTES: usize = 256 << 10;
+/// The same where the pool may have no buffer for what it brings: until it has one, the connection
+/// keeps the bytes, beside the pool.
+const READ_SCARCE_BYTES: usize = RECORD_BYTES_MAX;
+/// Free bytes of the pool that take up a large read, with a block that begins in it.
+const PLENTY_BYTES: usize = READ_BYTES + BLOCK_BYTES_MAX;
 /// Encrypted bytes of one write: one record. Several a write measured slower.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -163,12 +171,18 @@ impl Connection {
     }
 
     /// Reads once behind what stands in the buffer; `None` when the socket has no more.
-    pub(super) fn fill(&mut self, input: &mut ReadBuffer) -> Result<Option<usize>, CloseReason> {
+    pub(super) fn fill(
+        &mut self,
+        input: &mut ReadBuffer,
+        pool: &Pool,
+    ) -> Result<Option<usize>, CloseReason> {
+        let plenty = pool.bytes_free() >= PLENTY_BYTES;
+        let most = if plenty { READ_BYTES } else { READ_SCARCE_BYTES };
         input.bytes.copy_within(input.start..input.end, 0);
         (input.start, input.end) = (0, input.end - input.start);
         loop {
             let end = input.end;
-            match self.stream.read(&mut input.bytes[end..end + READ_BYTES]) {
+            match self.stream.read(&mut input.bytes[end..end + most]) {
                 Ok(0) => return Err(CloseReason::Remote("the peer closed it".into())),
                 Ok(read) => {
                     input.end += read;

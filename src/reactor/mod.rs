@@ -169,7 +169,7 @@ impl Reactor {
                     self.ready.push_back(conn);
                     break Ok(());
                 }
-                Ok(Next::Empty) => match connection.fill(&mut self.input) {
+                Ok(Next::Empty) => match connection.fill(&mut self.input, &self.parts.pool) {
                     Ok(Some(read)) => {
                         turns += 1;
                         progress = progress.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
