@@ -12,7 +12,12 @@
 #[expect(dead_code, reason = "shared with the tests of the flow")]
 mod node;
 
-use barrow::erasure::{List, Manifest};
+use barrow::{
+    Cid, Codec, Multihash,
+    car::{encode_block_head, encode_header},
+    erasure::{List, Manifest},
+};
+use barrow_wire::HashCode;
 use node::{Node, loop_until, make_file, run, unchunked};
 use std::{
     fs,
@@ -209,6 +214,118 @@ fn damage_is_named_once_however_often_it_is_met() {
     });
     assert_eq!(node.log().matches("is damaged on disk").count(), 10, "{}", node.log());
     assert_eq!(node.metric("store_damaged_total"), 10);
+}
+
+/// Imports blocks below a root, as a CAR.
+fn import(node: &Node, root: Cid, blocks: &[(Cid, Vec<u8>)]) {
+    let mut car = encode_header(&[root]).unwrap();
+    for (cid, data) in blocks {
+        car.extend(encode_block_head(cid, data.len()));
+        car.extend(data);
+    }
+    let path = node.dir.join("blocks.car");
+    fs::write(&path, car).unwrap();
+    let imported = node.run(&["import", path.to_str().unwrap()]);
+    assert!(imported.status.success(), "{imported:?}");
+}
+
+fn dag_cbor(data: &[u8]) -> (Cid, Vec<u8>) {
+    (Cid::v1(Codec::DagCbor, Multihash::of(HashCode::Sha2_256, data)), data.to_vec())
+}
+
+#[test]
+fn a_sound_manifest_of_wrong_shards_is_named_and_gives_nothing_wrong() {
+    type Lie = fn(&mut List);
+    let lies: [Lie; 2] = [
+        // Another block's bytes for parity; a leaf of another length, with its stripe's first lost.
+        |list| list.0[1].parity.swap(0, 1),
+        |list| list.0[1].data[2].1 -= 1,
+    ];
+    for lie in lies {
+        let dir = tempfile::tempdir().unwrap();
+        let file = make_file(&dir.path().join("file"), 9 * CHUNK + 5, 21);
+        let bytes = fs::read(&file).unwrap();
+        let node = Node::start(&dir.path().join("store"), &[]);
+        let (honest, root) = put(&node.dir, &file, 4, 2);
+        let block = |cid: &str| node.get(&format!("/ipfs/{cid}?format=dag-cbor")).body;
+        let mut manifest = Manifest::decode(&block(&honest).into()).unwrap();
+        let list = block(&manifest.lists[0].to_string()).into();
+        let mut list = List::decode(&list, &manifest, 0).unwrap();
+        lie(&mut list);
+        let list = dag_cbor(&list.encode().unwrap());
+        manifest.lists[0] = list.0;
+        let (cid, manifest) = dag_cbor(&manifest.encode().unwrap());
+        import(&node, cid, &[(cid, manifest), list]);
+        let store = node.dir.clone();
+        node.kill();
+
+        damage(&store, &bytes, 4 * CHUNK);
+        let got = run(&store, &["get", &cid.to_string()]);
+        assert_eq!(got.status.code(), Some(1), "{got:?}");
+        let said = String::from_utf8_lossy(&got.stderr).into_owned();
+        assert!(said.contains("a rebuilt shard is not what it says"), "{said}");
+        assert!(got.stdout == bytes[..4 * CHUNK as usize], "what is before it comes, and no more");
+        // Who was told the lie is not held to it for the plain root: the honest one mends it.
+        let node = Node::start(&store, &[]);
+        let mut lied = node.open("GET", &format!("/ipfs/{cid}"), &[]);
+        assert!(lied.read_body().is_err() || lied.body.len() < bytes.len());
+        assert!(node.get(&format!("/ipfs/{root}")).body == bytes);
+        assert!(node.get(&format!("/ipfs/{honest}")).body == bytes);
+    }
+}
+
+#[test]
+fn a_manifest_of_a_manifest_is_followed_no_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 1_000, 22);
+    let node = Node::start(&dir.path().join("store"), &[]);
+    let (cid, _) = put(&node.dir, &file, 2, 1);
+    let block = node.get(&format!("/ipfs/{cid}?format=dag-cbor")).body;
+    let mut manifest = Manifest::decode(&block.clone().into()).unwrap();
+    manifest.root = cid.parse().unwrap();
+    let (outer, bytes) = dag_cbor(&manifest.encode().unwrap());
+    import(&node, outer, &[(outer, bytes)]);
+    let got = node.run(&["get", &outer.to_string()]);
+    assert!(got.status.success() && got.stdout == block, "the inner one is data: {got:?}");
+}
+
+#[test]
+fn the_plain_root_heals_where_its_protection_is_known_until_a_stripe_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 31 * CHUNK + 5, 23);
+    let bytes = fs::read(&file).unwrap();
+    let origin = Node::start(&dir.path().join("origin"), &[]);
+    let (cid, root) = put(&origin.dir, &file, 3, 2);
+    let mut holders: Vec<Node> = Vec::new();
+    for slot in 0..5 {
+        let holder = Node::start(&dir.path().join(format!("slot-{slot}")), &[&origin.peer]);
+        let pinned = holder.run(&["pin", &cid, "--slot", &format!("{slot}/5")]);
+        assert!(pinned.status.success(), "{pinned:?}");
+        holders.push(holder);
+    }
+    origin.kill();
+    holders.drain(..2).for_each(Node::kill);
+    let peers: Vec<&str> = holders.iter().map(|holder| &holder.peer[..]).collect();
+
+    // It has a slot and the manifest; two of three leaves are nowhere.
+    let reader = Node::start(&dir.path().join("slot-2-again"), &peers);
+    assert!(reader.run(&["pin", &cid, "--slot", "2/5"]).status.success());
+    let got = reader.get(&format!("/ipfs/{root}"));
+    assert!(got.status == 200 && got.body == bytes, "{}: {} bytes", got.status, got.body.len());
+    assert_eq!(reader.metric("erasure_decoded_stripes_total"), 11);
+    reader.kill();
+
+    // One more is lost than is borne.
+    holders.remove(0).kill();
+    let peers: Vec<&str> = holders.iter().map(|holder| &holder.peer[..]).collect();
+    let last = Node::start(&dir.path().join("last"), &peers);
+    let got = last.run(&["get", &cid]);
+    assert_eq!((got.status.code(), got.stdout.len()), (Some(3), 0), "{got:?}");
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(
+        said.contains("stripe 0 is lost: 2 of its shards could be had, 3 are needed"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -138,7 +138,11 @@ impl Mender {
                 places.iter().copied().filter(|place| !wish.here[*place]).collect();
             let enough = wish.count() >= self.manifest.shape.data();
             if !lacking.is_empty() && !enough {
-                self.ask(&mut wish, &lacking)?;
+                match self.ask(&mut wish, &lacking) {
+                    // Its reader hears of that once it comes to it, and gets what is before it.
+                    Err(GetError::Erasure(_)) => break,
+                    asked => asked?,
+                };
             }
         }
         Ok(())

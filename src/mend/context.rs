@@ -74,6 +74,11 @@ impl Mending {
         known.push_back((hash, manifest));
     }
 
+    /// A manifest lied: whoever reads the plain root is not to meet it again.
+    pub(super) fn forget(&self, manifest: &Cid) {
+        self.known.lock().retain(|(_, other)| other != manifest);
+    }
+
     /// The manifest that protects a plain root, if one is known.
     pub fn protection(&self, store: &NetworkStore, root: &Cid) -> Option<Cid> {
         let hash = root.multihash()?;

@@ -80,7 +80,12 @@ impl Mender {
                 .collect()
         });
         // All shards that went in had their hashes, so it is the manifest that is wrong.
-        Ok(Some(blocks.map_err(|_| ManifestError::Contradiction)?))
+        blocks.map(Some).map_err(|_| self.contradiction())
+    }
+
+    fn contradiction(&self) -> GetError {
+        self.mending.forget(&self.cid);
+        ManifestError::Contradiction.into()
     }
 
     /// The bytes of the lost shards, as long as the longest.
@@ -107,7 +112,7 @@ impl Mender {
                 };
                 let expected = wish.stripe.data.get(*place).map_or(longest, |(_, len)| *len);
                 if data.len() != expected {
-                    return Err(ManifestError::Contradiction.into());
+                    return Err(self.contradiction());
                 }
                 batch_bytes += data.len();
                 batch.push((at, data));
