@@ -287,9 +287,11 @@ fn targets() -> Vec<Case> {
         ),
         case(
             "the gate's own header",
-            get(&format!("/ipfs/{cid}"), "X-Barrow-Inner-Body: 0\r\nX-Barrow-Inner-Length: 9\r\n"),
+            get(&format!("/ipfs/{cid}"), &format!("X-Barrow-Ticket: {:032x}\r\n", 3)),
             Once,
         ),
+        case("a target that is not ASCII", get("/ipfs/\u{e9}", ""), Status(400)),
+        case("a header that is not ASCII", get("/healthz", "X: \u{e9}\r\n"), Status(400)),
         case(
             "a range over 64 bits",
             get(&format!("/ipfs/{cid}"), "Range: bytes=0-99999999999999999999\r\n"),

@@ -28,9 +28,7 @@ pub(super) const fn connection_line(keep_alive: bool) -> &'static str {
 pub(super) fn public_head(reply: &Reply, date: &str, length: Option<u64>, chunked: bool) -> String {
     let mut head = String::with_capacity(HEAD_BYTES_USUAL);
     let _ = write!(head, "HTTP/1.1 {} {}\r\n", reply.status, request::reason(reply.status));
-    if !date.is_empty() {
-        put_header(&mut head, "date", date);
-    }
+    put_header(&mut head, "date", date);
     for (name, value) in &reply.headers {
         // How the answer is delimited is not the handlers' to say.
         if !matches!(*name, "connection" | "content-length" | "transfer-encoding") {

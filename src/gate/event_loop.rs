@@ -5,6 +5,8 @@ use super::{
     answer::{connection_line, refusal},
     body::Pumps,
     connection::{Client, Moved, Over, READ_BYTES, Stage},
+    date::Date,
+    handing::Handed,
     head::Head,
     inner::Inner,
     kept::Kept,
@@ -32,6 +34,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that wait for a handler at most; more get 503.
 const QUEUE_MAX: usize = 1_024;
+/// While one request alone is with a handler, its answer is looked for so long before the loop
+/// sleeps: a small one comes in less time than it takes to wake a thread.
+const LOOK_TIME: Duration = Duration::from_micros(100);
 /// Accepts before connections get their turn.
 const ACCEPTS_MAX: usize = 128;
 
@@ -55,7 +60,12 @@ pub(super) struct GateLoop {
     pub(super) kept: Kept,
     pub(super) clients: BTreeMap<u64, Client>,
     pub(super) inners: BTreeMap<u64, Inner>,
+    /// The one of them that all requests without a body go over.
+    pub(super) lane: Option<u64>,
     pub(super) idle_inners: Vec<u64>,
+    /// What the handlers have, by the numbers of the requests: no more than there are handlers.
+    pub(super) handed: BTreeMap<u64, Handed>,
+    pub(super) date: Date,
     /// Clients whose requests wait for a handler; a client that is closed leaves it.
     pub(super) queue: VecDeque<u64>,
     /// Those that bring a body, of which fewer are let in.
@@ -66,6 +76,8 @@ pub(super) struct GateLoop {
     next_token: u64,
     next_sweep: Instant,
     pub(super) uploads: usize,
+    /// The last time that a request was handed over.
+    pub(super) handed_at: Instant,
     /// The listener has more, or failed for want of descriptors.
     accept_again: Option<Instant>,
     stop_at: Option<Instant>,
@@ -96,7 +108,10 @@ impl GateLoop {
             notices,
             clients: BTreeMap::new(),
             inners: BTreeMap::new(),
+            lane: None,
             idle_inners: Vec::new(),
+            handed: BTreeMap::new(),
+            date: Date::new(),
             queue: VecDeque::new(),
             upload_queue: VecDeque::new(),
             turns: Turns::default(),
@@ -104,6 +119,7 @@ impl GateLoop {
             next_token: FIRST as u64,
             next_sweep: Instant::now(),
             uploads: 0,
+            handed_at: Instant::now(),
             accept_again: None,
             stop_at: None,
         })
@@ -128,11 +144,13 @@ impl GateLoop {
             if self.accept_again.is_some_and(|at| at <= Instant::now()) {
                 self.accept();
             }
+            self.take_replies();
             self.take_notices();
             for token in self.turns.begin() {
                 self.take_turn(token);
             }
             self.sweep();
+            self.flush();
             if self.stop_at.is_some_and(|at| self.is_quiet() || at <= Instant::now()) {
                 for client in self.clients.values().filter(|client| client.is_busy()) {
                     client.abort();
@@ -162,6 +180,11 @@ impl GateLoop {
 
     fn timeout(&self) -> Option<Duration> {
         if !self.turns.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.handed.len() == 1 && self.handed_at.elapsed() < LOOK_TIME {
+            // Whoever is to answer may wait for this processor.
+            std::thread::yield_now();
             return Some(Duration::ZERO);
         }
         let sweep = (!self.clients.is_empty()).then_some(self.next_sweep);
@@ -214,7 +237,7 @@ impl GateLoop {
 
     fn on_ready(&mut self, token: u64, event: &Event) {
         if self.inners.contains_key(&token) {
-            self.on_inner(token, event.is_read_closed());
+            self.on_inner(token, event);
             return;
         }
         let Some(client) = self.clients.get_mut(&token) else { return };
@@ -358,10 +381,7 @@ impl GateLoop {
             self.queue.retain(|queued| *queued != token);
             self.upload_queue.retain(|queued| *queued != token);
         }
-        let serving = self.inners.iter().find(|(_, inner)| inner.client == Some(token));
-        if let Some(inner) = serving.map(|(inner, _)| *inner) {
-            self.abandon_inner(inner);
-        }
+        self.abandon(token);
     }
 
     // --- Deadlines ---

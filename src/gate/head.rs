@@ -1,7 +1,6 @@
 //! The head of a request, parsed so strictly that no two readers can differ on it (RFC 9112).
 
 use super::request::TICKET_HEADER;
-use std::fmt::Write as _;
 
 /// Bytes of a head at most.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -91,12 +90,16 @@ impl Head {
         if !target.starts_with('/') && !is_whole_server {
             return Err(HeadError::Bad("the request's target must begin with a slash"));
         }
+        if !target.is_ascii() {
+            return Err(HeadError::Bad("the request's target is not ASCII"));
+        }
         let headers: Vec<(String, String)> = request
             .headers
             .iter()
             .map(|header| {
-                let value = std::str::from_utf8(header.value)
-                    .map_err(|_| HeadError::Bad("a header is not UTF-8"))?;
+                // Nor does tiny_http take anything else.
+                let value = std::str::from_utf8(header.value).ok().filter(|text| text.is_ascii());
+                let value = value.ok_or(HeadError::Bad("a header is not ASCII"))?;
                 Ok((header.name.to_ascii_lowercase(), value.trim().to_owned()))
             })
             .collect::<Result<_, _>>()?;
@@ -139,11 +142,10 @@ impl Head {
         self.get("expect").is_some()
     }
 
-    /// The head as it is passed on, with the gate's own ticket: only what was understood, the body
-    /// in chunks.
-    pub(super) fn to_inner(&self, ticket: &str) -> Vec<u8> {
-        let (method, target) = (&self.method, &self.target);
-        let mut text = format!("{method} {target} HTTP/1.1\r\n{TICKET_HEADER}: {ticket}\r\n");
+    /// Appends the head as it is passed on, with the gate's own ticket: only what was understood,
+    /// the body in chunks.
+    pub(super) fn write_inner(&self, ticket: &str, output: &mut Vec<u8>) {
+        write_start(&self.method, &self.target, ticket, output);
         for (name, value) in &self.headers {
             let ours = matches!(
                 &name[..],
@@ -156,15 +158,31 @@ impl Head {
                     | TICKET_HEADER
             );
             if !ours {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{name}: {value}\r\n");
+                put_all(output, &[name, ": ", value, "\r\n"]);
             }
         }
         if self.body != BodyLength::Known(0) {
-            text.push_str("transfer-encoding: chunked\r\n");
+            put_all(output, &["transfer-encoding: chunked\r\n"]);
         }
-        text.push_str("\r\n");
-        text.into_bytes()
+        put_all(output, &["\r\n"]);
+    }
+}
+
+/// A request of the gate's own, which anything answers.
+pub(super) fn probe(ticket: &str) -> Vec<u8> {
+    let mut output = Vec::new();
+    write_start("OPTIONS", "/probe", ticket, &mut output);
+    put_all(&mut output, &["host: inner\r\n\r\n"]);
+    output
+}
+
+fn write_start(method: &str, target: &str, ticket: &str, output: &mut Vec<u8>) {
+    put_all(output, &[method, " ", target, " HTTP/1.1\r\n", TICKET_HEADER, ": ", ticket, "\r\n"]);
+}
+
+fn put_all(output: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        output.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -241,8 +259,10 @@ mod tests {
             (BodyLength::Known(5), true, text.len())
         );
         assert!(head.expects_continue());
+        let mut inner = Vec::new();
+        head.write_inner("ours", &mut inner);
         assert_eq!(
-            head.to_inner("ours"),
+            inner,
             b"POST /a?b HTTP/1.1\r\nx-barrow-ticket: ours\r\nhost: x\r\n\
               transfer-encoding: chunked\r\n\r\n"
         );

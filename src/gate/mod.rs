@@ -1,14 +1,15 @@
 //! The gate before tiny_http: a mio loop that accepts the public sockets, holds caps and
 //! deadlines, and parses strictly. Sound requests go on to tiny_http over a private Unix socket.
 //!
-//! A handler's answer is handed to the gate beside that socket, under the ticket that came with the
-//! request; the gate pulls the chunks of its [`Body`] itself. Slow clients hold no thread, and no
-//! byte of a body crosses the inner socket.
+//! A handler's answer is handed to the gate in memory, under the ticket that came with the request:
+//! a request that brings none of the gate's is not answered. The gate pulls the chunks of the
+//! answer's [`Body`] itself. Slow clients hold no thread, and nothing comes back over the socket.
 
 mod answer;
 mod body;
 mod chunked;
 mod connection;
+mod date;
 mod event_loop;
 mod handing;
 mod head;
@@ -99,7 +100,7 @@ impl Gate {
             io::Error::new(error.kind(), format!("{}: {error}", config.address))
         })?;
         let address = listener.local_addr()?;
-        let replies = Arc::new(Replies::new());
+        let replies = Arc::new(Replies::new(wake.clone()));
         let handlers = request::Handlers::start(&config, &replies)?;
         // Bounded by the connections: each has at most a few chunks on their way.
         let (notices, notices_in) = unbounded();
@@ -183,7 +184,11 @@ mod tests {
             let held = Held(goes.recv().unwrap());
             Reply { status: 200, headers: vec![], body: ReplyBody::Stream(Box::new(held), None) }
         });
-        let gate = Gate::start(GateConfig {
+        (answering(dir, handler), has_begun, go)
+    }
+
+    fn config(dir: &std::path::Path, handler: Handler) -> GateConfig {
+        GateConfig {
             address: ([127, 0, 0, 1], 0).into(),
             socket_dir: dir.into(),
             connections_max: 16,
@@ -196,8 +201,7 @@ mod tests {
             sent: Arc::new(|_| ()),
             answered: Arc::new(|_| ()),
             repeated: Arc::new(|| ()),
-        });
-        (gate.unwrap(), has_begun, go)
+        }
     }
 
     #[test]
@@ -224,6 +228,56 @@ mod tests {
                 Err(crossbeam::channel::RecvTimeoutError::Disconnected),
                 "{request}"
             );
+        }
+        gate.shutdown(Duration::from_secs(1));
+    }
+
+    /// A gate of one handler.
+    fn answering(dir: &std::path::Path, handler: Handler) -> Gate {
+        Gate::start(config(dir, handler)).unwrap()
+    }
+
+    fn exchange(gate: &Gate, request: &str) -> String {
+        let mut client = TcpStream::connect(gate.address()).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn what_a_handler_leaves_of_a_body_is_no_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let (saw, seen) = crossbeam::channel::unbounded();
+        let handler: Handler = Arc::new(move |request| {
+            saw.send(request.path.clone()).unwrap();
+            let _ = request.body().read_exact(&mut [0; 3]);
+            Reply::new(200, "text/plain", "done")
+        });
+        let gate = answering(dir.path(), handler);
+        let body = "abcPOST /smuggled HTTP/1.1\r\nhost: here\r\n\r\n";
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nhost: here\r\ncontent-length: {length}\r\n");
+        for _ in 0..50 {
+            let answer = exchange(&gate, &format!("{head}connection: close\r\n\r\n{body}"));
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        gate.shutdown(Duration::from_secs(1));
+        assert!(seen.try_iter().all(|path| path == "/" || path == "/probe"));
+    }
+
+    #[test]
+    fn a_handler_that_panics_leaves_the_others_their_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let handler: Handler = Arc::new(|request| {
+            assert!(request.path != "/bug", "a bug");
+            Reply::new(200, "text/plain", "done")
+        });
+        let gate = answering(dir.path(), handler);
+        for (path, status) in [("/bug", 500), ("/", 200), ("/bug", 500), ("/", 200)] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer = exchange(&gate, &request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         }
         gate.shutdown(Duration::from_secs(1));
     }

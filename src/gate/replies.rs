@@ -1,93 +1,97 @@
-//! Answers on their way from the handlers to the gate: over the inner socket goes a ticket alone.
+//! Answers on their way from the handlers to the gate: nothing of them goes over the inner sockets.
 
 use super::Reply;
+use mio::Waker;
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-/// Answers that the gate waits for: at most one an inner connection.
+/// What handlers have answered and the gate has not yet come for: at most one answer a handler.
 pub(super) struct Replies {
-    /// By the inner connection's token; none until a handler has answered.
-    awaited: Mutex<HashMap<u64, Option<Reply>>>,
-    /// Whoever else may write to the socket can guess no ticket: they begin with this.
+    /// By the numbers of the requests.
+    answered: Mutex<Vec<(u64, Reply)>>,
+    /// The gate was told of some; until it comes, it need not be told of others.
+    is_told: AtomicBool,
+    wake: Arc<Waker>,
+    /// Whoever else may write to a socket can guess no ticket: they begin with this.
     secret: u64,
 }
 
 impl Replies {
-    pub(super) fn new() -> Self {
-        Self { awaited: Mutex::default(), secret: RandomState::new().hash_one(0_u64) }
+    /// None yet; the gate is told of the first by `wake`.
+    pub(super) fn new(wake: Arc<Waker>) -> Self {
+        let secret = RandomState::new().hash_one(0_u64);
+        Self { answered: Mutex::default(), is_told: AtomicBool::new(false), wake, secret }
     }
 
-    /// Waits for the answer to what goes over this connection next; gives the ticket to send with
-    /// it.
-    pub(super) fn expect(&self, inner: u64) -> String {
-        self.awaited.lock().insert(inner, None);
-        format!("{:016x}{inner:016x}", self.secret)
+    /// What goes with a request to its handler.
+    pub(super) fn ticket(&self, number: u64) -> String {
+        format!("{:016x}{number:016x}", self.secret)
     }
 
-    /// Keeps a handler's answer until the gate comes for it. One that nobody waits for any more is
-    /// dropped, and with it what it was fetching.
-    pub(super) fn put(&self, ticket: &str, reply: Reply) {
-        let number = ticket.strip_prefix(&format!("{:016x}", self.secret));
-        let Some(inner) = number.and_then(|number| u64::from_str_radix(number, 16).ok()) else {
-            return;
-        };
-        let unwanted = match self.awaited.lock().get_mut(&inner) {
-            Some(place) => place.replace(reply),
-            None => Some(reply),
-        };
-        // Outside the lock: a body may have much to let go of.
-        drop(unwanted);
+    /// The number of the request that this ticket was made for.
+    pub(super) fn number(&self, ticket: &str) -> Option<u64> {
+        let number = ticket.strip_prefix(&format!("{:016x}", self.secret))?;
+        u64::from_str_radix(number, 16).ok()
     }
 
-    /// The answer, if there is one; it is awaited no longer in either case.
-    pub(super) fn take(&self, inner: u64) -> Option<Reply> {
-        self.awaited.lock().remove(&inner)?
+    /// Keeps a handler's answer until the gate comes for it.
+    pub(super) fn put(&self, number: u64, reply: Reply) {
+        self.answered.lock().push((number, reply));
+        if !self.is_told.swap(true, Ordering::SeqCst) {
+            let _ = self.wake.wake();
+        }
+    }
+
+    /// All that have come.
+    pub(super) fn take(&self) -> Vec<(u64, Reply)> {
+        if !self.is_told.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        // First: what comes from now on is told of again.
+        self.is_told.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.answered.lock())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::ReplyBody, *};
-    use crate::gate::Body;
-    use bytes::Bytes;
-    use std::{
-        sync::Arc,
-        task::{Poll, Waker},
-    };
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use std::time::Duration;
 
-    struct Watched(#[expect(dead_code, reason = "it is counted")] Arc<()>);
-
-    impl Body for Watched {
-        fn poll_chunk(&mut self, _: &Waker) -> Poll<Option<Result<Bytes, String>>> {
-            Poll::Ready(None)
+    #[test]
+    fn of_answers_that_come_together_the_gate_is_told_once_and_of_later_ones_again() {
+        let mut poll = Poll::new().unwrap();
+        let replies = Replies::new(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+        let mut events = Events::with_capacity(8);
+        let mut is_told = || {
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            !events.is_empty()
+        };
+        for round in 0..3 {
+            replies.put(2 * round, Reply::new(200, "text/plain", ""));
+            assert!(is_told());
+            replies.put(2 * round + 1, Reply::new(200, "text/plain", ""));
+            assert!(!is_told());
+            let numbers: Vec<u64> = replies.take().iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers, [2 * round, 2 * round + 1]);
+            assert!(replies.take().is_empty());
         }
     }
 
     #[test]
-    fn an_answer_is_kept_for_who_waits_and_for_nobody_else() {
-        let (replies, alive) = (Replies::new(), Arc::new(()));
-        let reply = || {
-            let body = ReplyBody::Stream(Box::new(Watched(alive.clone())), None);
-            Reply { status: 200, headers: Vec::new(), body }
-        };
-        let ticket = replies.expect(7);
-        replies.put(&ticket, reply());
-        assert_eq!(Arc::strong_count(&alive), 2);
-        assert!(replies.take(7).is_some() && replies.take(7).is_none());
-
-        // Its client left before it was there.
-        let ticket = replies.expect(8);
-        assert!(replies.take(8).is_none());
-        replies.put(&ticket, reply());
-        // Not from here.
-        replies.expect(9);
+    fn no_ticket_can_be_made_but_here() {
+        let poll = Poll::new().unwrap();
+        let replies = Replies::new(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+        assert_eq!(replies.number(&replies.ticket(9)), Some(9));
         for guess in ["", "0", &format!("{:032x}", 9), &format!("{:016x}", 9)] {
-            replies.put(guess, reply());
+            assert_eq!(replies.number(guess), None, "{guess}");
         }
-        assert!(replies.take(9).is_none());
-        assert_eq!((Arc::strong_count(&alive), replies.awaited.lock().len()), (1, 0));
     }
 }

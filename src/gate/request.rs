@@ -5,11 +5,16 @@ use bytes::Bytes;
 use std::{
     fs, io,
     io::Read,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
-use tiny_http::{Response, Server, StatusCode};
+use tiny_http::{Server, StatusCode};
 
 /// Tells a handler, with a request, where its answer is awaited; it never leaves the gate.
 pub(super) const TICKET_HEADER: &str = "x-barrow-ticket";
@@ -117,9 +122,14 @@ pub(super) fn reason(status: u16) -> &'static str {
     StatusCode(status).default_reason_phrase()
 }
 
+/// A handler that has answered looks so long for the next request before it sleeps: small answers
+/// take less time than it takes to wake a thread.
+const LOOK_TIME: Duration = Duration::from_micros(50);
+
 /// tiny_http and its threads.
 pub(super) struct Handlers {
     server: Arc<Server>,
+    stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     socket: PathBuf,
 }
@@ -133,14 +143,15 @@ impl Handlers {
         }
         let server = Server::http_unix(&socket).map_err(io::Error::other)?;
         let server = Arc::new(server);
+        let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for n in 0..config.handlers {
-            let (server, handler, replies) =
-                (server.clone(), config.handler.clone(), replies.clone());
+            let (server, handler) = (server.clone(), config.handler.clone());
+            let (replies, stopping) = (replies.clone(), stopping.clone());
             let thread = thread::Builder::new().name(format!("http-{n}"));
-            threads.push(thread.spawn(move || serve(&server, &handler, &replies))?);
+            threads.push(thread.spawn(move || serve(&server, &handler, &replies, &stopping))?);
         }
-        Ok(Self { server, threads, socket })
+        Ok(Self { server, stopping, threads, socket })
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -148,6 +159,8 @@ impl Handlers {
     }
 
     pub(super) fn stop(self) {
+        // First: one that looks for a request instead of waiting may take another's call.
+        self.stopping.store(true, Ordering::SeqCst);
         for _ in &self.threads {
             self.server.unblock();
         }
@@ -158,30 +171,55 @@ impl Handlers {
     }
 }
 
-fn serve(server: &Server, handler: &Handler, replies: &Replies) {
-    while let Ok(mut inner) = server.recv() {
-        let url = inner.url().to_owned();
-        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-        let headers = inner
-            .headers()
-            .iter()
-            .map(|header| {
-                (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string())
-            })
-            .collect();
-        let mut request = Request {
-            method: inner.method().to_string(),
-            path: path.into(),
-            query: query.into(),
-            headers,
-            body: inner.as_reader(),
-        };
-        let reply = handler(&mut request);
-        let status = StatusCode(reply.status);
-        if let Some(ticket) = request.header(TICKET_HEADER) {
-            replies.put(ticket, reply);
+fn serve(server: &Server, handler: &Handler, replies: &Replies, stopping: &AtomicBool) {
+    while let Some(mut inner) = next_request(server, stopping) {
+        let ticket = inner.headers().iter().find(|header| header.field.equiv(TICKET_HEADER));
+        let number = ticket.and_then(|ticket| replies.number(ticket.value.as_str()));
+        if let Some(number) = number {
+            replies.put(number, answer(&mut inner, handler));
+        } else {
+            // The gate has not let this through: it is what a handler left of a body.
+            log::warn!("a request without a ticket is left unanswered");
         }
-        // The gate may have closed it: then nobody wants the answer.
-        let _ = inner.respond(Response::empty(status));
+        // Nothing is said here, so that no answer waits for another.
+        drop(inner.into_writer());
     }
+}
+
+/// The next request, or none at the end.
+fn next_request(server: &Server, stopping: &AtomicBool) -> Option<tiny_http::Request> {
+    let since = Instant::now();
+    while since.elapsed() < LOOK_TIME {
+        if let Ok(Some(request)) = server.try_recv() {
+            return Some(request);
+        }
+        if stopping.load(Ordering::SeqCst) {
+            return None;
+        }
+        thread::yield_now();
+    }
+    server.recv().ok()
+}
+
+fn answer(inner: &mut tiny_http::Request, handler: &Handler) -> Reply {
+    let url = inner.url().to_owned();
+    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+    let headers = inner
+        .headers()
+        .iter()
+        .map(|header| {
+            (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string())
+        })
+        .collect();
+    let mut request = Request {
+        method: inner.method().to_string(),
+        path: path.into(),
+        query: query.into(),
+        headers,
+        body: inner.as_reader(),
+    };
+    // A bug in one handler is not to leave the others without an answer.
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| handler(&mut request)));
+    let failed = r#"{"error":{"code":"internal","message":"the handler failed"}}"#;
+    caught.unwrap_or_else(|_| Reply::new(500, "application/json", failed))
 }
