@@ -92,6 +92,24 @@ fn damage_is_repaired_and_what_is_beyond_repair_is_named() {
     for block in [0, 3, 4, 8] {
         damage(&store, &bytes, block * CHUNK);
     }
+    // What is found is told of, by what each stripe still bears.
+    let said = |words: &[&str]| String::from_utf8(run(&store, words).stdout).unwrap();
+    assert!(!said(&["ls"]).contains("barrow repair"), "of a whole one nobody is warned");
+    assert_eq!(run(&store, &["verify"]).status.code(), Some(3));
+    let listed = said(&["ls"]);
+    assert!(listed.contains(&format!("bears 0 of 2 losses: barrow repair {cid}")), "{listed}");
+    let stat = said(&["stat", &cid]);
+    assert!(stat.contains("1 stripes bear 0 losses\n"), "{stat}");
+    assert!(stat.contains("2 stripes bear 1 losses\n"), "{stat}");
+    let repaired = json(&run(&store, &["verify", "--repair", "--json"]));
+    assert_eq!(repaired["repaired"][0], cid.as_str());
+    assert_eq!(run(&store, &["verify"]).status.code(), Some(0));
+    assert!(said(&["stat", &cid]).contains("3 stripes bear 2 losses"));
+
+    // Found and mended in one go.
+    for block in [0, 3, 4, 8] {
+        damage(&store, &bytes, block * CHUNK);
+    }
     let repaired = json(&run(&store, &["verify", "--repair", "--json"]));
     assert_eq!(repaired["damaged"].as_array().unwrap().len(), 4, "{repaired}");
     assert_eq!(repaired["repaired"][0], cid.as_str());
@@ -104,12 +122,14 @@ fn damage_is_repaired_and_what_is_beyond_repair_is_named() {
     }
     let got = run(&store, &["get", &cid]);
     assert_eq!(got.status.code(), Some(3), "{got:?}");
-    let said = String::from_utf8_lossy(&got.stderr).into_owned();
-    assert!(said.contains("stripe 1 is lost"), "{said}");
+    let error = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(error.contains("stripe 1 is lost"), "{error}");
     assert_eq!(got.stdout, bytes[..got.stdout.len()], "nothing wrong is delivered");
     assert_eq!(got.stdout.len() as u64, 4 * CHUNK);
     let repair = run(&store, &["verify", "--repair"]);
     assert_eq!(repair.status.code(), Some(3), "{repair:?}");
+    assert!(said(&["ls"]).contains("1 of 3 stripes are lost"), "{}", said(&["ls"]));
+    assert!(said(&["stat", &cid]).contains("1 stripes lost 3 shards"), "{}", said(&["stat", &cid]));
 }
 
 #[test]
