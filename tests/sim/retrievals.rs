@@ -151,19 +151,15 @@ impl World {
         };
         self.summary.blocks += 1;
         assert!(self.contents[&hash] == *block.data(), "a wrong byte was delivered");
-        // What nobody waits for any more is not kept.
-        if let Some(jobs) = self.nodes[node].waiting.remove(&hash) {
-            self.nodes[node].store.insert(hash, block.into_data());
-            for job in jobs {
-                let fetches = &mut self.nodes[node].fetches;
-                if let Some(fetch) = fetches.iter_mut().find(|fetch| fetch.job == job) {
-                    fetch.left.remove(&hash);
-                    fetch.asked.remove(&hash);
-                }
-                self.want_more(node, job);
+        // One whose reader has left is kept all the same.
+        self.nodes[node].store.insert(hash, block.into_data());
+        for job in self.nodes[node].waiting.remove(&hash).unwrap_or_default() {
+            let fetches = &mut self.nodes[node].fetches;
+            if let Some(fetch) = fetches.iter_mut().find(|fetch| fetch.job == job) {
+                fetch.left.remove(&hash);
+                fetch.asked.remove(&hash);
             }
-        } else {
-            self.thrown_away(node, &hash);
+            self.want_more(node, job);
         }
         let life = self.nodes[node].life;
         // A worker may lose its core between the two.

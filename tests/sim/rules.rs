@@ -31,7 +31,7 @@ pub struct Asks {
     hedged: BTreeSet<Multihash>,
     /// The same, where one of the two asked for the block in the place of an answer.
     inline: BTreeSet<Multihash>,
-    /// Blocks whose wish was taken back, perhaps too late, or whose bytes were thrown away.
+    /// Blocks whose wish was taken back, perhaps too late.
     withdrawn: BTreeSet<Multihash>,
     copies: BTreeMap<Multihash, u32>,
 }
@@ -159,11 +159,6 @@ impl World {
             Input::Disconnected { conn, .. } => asks.gone(*conn),
             _ => {}
         }
-    }
-
-    /// A block came that nobody waits for any more, and is not kept.
-    pub(super) fn thrown_away(&mut self, node: usize, hash: &Multihash) {
-        self.nodes[node].asks.withdrawn.insert(*hash);
     }
 
     /// An engine is through with a connection.
