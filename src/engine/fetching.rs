@@ -337,9 +337,7 @@ impl Engine {
         let (now, bytes) = (self.now, u64::from(len));
         let mut asked_for = true;
         if let Some(peer) = self.peers.get_mut(conn) {
-            (peer.heard_at, peer.bytes_at, peer.stalled) = (now, now, false);
-            peer.blocks_received += 1;
-            peer.bytes_received += bytes;
+            peer.note_block(now, bytes);
             match request {
                 Some(request) => {
                     if let Some(bucket) = &mut peer.down {

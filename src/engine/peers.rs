@@ -28,6 +28,8 @@ const MESSAGES_MAX: u32 = 8_192;
 const LOOK_MIN: Duration = Duration::from_millis(40);
 /// Who was slow is tried again after so long, if nothing is asked of it.
 const REST_TIME: Duration = Duration::from_secs(5);
+/// The rest of one that stalls again and again is so many times as long at most.
+const RESTS_MAX: u32 = 12;
 /// So many bytes on a connection count as progress of what was asked for there: pongs and the
 /// like are none.
 pub(super) const PROGRESS_BYTES_MIN: u64 = 2 << 10;
@@ -84,6 +86,9 @@ pub(super) struct Peer {
     pub cancels: Vec<Multihash>,
     /// Nothing came for long though blocks were asked for.
     pub stalled: bool,
+    /// When that was seen, and how often since it last delivered a block.
+    stalled_at: Moment,
+    stalls: u32,
     /// Blocks that may still come although we no longer want them.
     crossed: u32,
     /// Of those, the latest that would cost something: which job set how much aside for a byte.
@@ -123,6 +128,8 @@ impl Peer {
             asked: 0,
             cancels: Vec::new(),
             stalled: false,
+            stalled_at: now,
+            stalls: 0,
             crossed: 0,
             late: VecDeque::new(),
             messages: 0,
@@ -231,6 +238,26 @@ impl Peer {
     pub(super) fn is_rested(&self, now: Moment, rate_unknown: u64) -> bool {
         let slow = self.pace.rate().is_some_and(|rate| rate < rate_unknown / 4);
         slow && self.requests.is_empty() && now.since(self.bytes_at) >= REST_TIME
+    }
+
+    /// Nothing came for long.
+    pub(super) fn stall(&mut self, now: Moment) {
+        (self.stalled, self.stalled_at) = (true, now);
+        self.stalls = self.stalls.saturating_add(1);
+    }
+
+    /// When a peer that stalled and is asked for nothing may be tried again: each time later.
+    pub(super) fn rested_at(&self) -> Option<Moment> {
+        let rest = REST_TIME * 2_u32.saturating_pow(self.stalls.saturating_sub(1)).min(RESTS_MAX);
+        (self.stalled && self.requests.is_empty()).then(|| self.stalled_at.after(rest))
+    }
+
+    /// A block of it is here.
+    pub(super) fn note_block(&mut self, now: Moment, bytes: u64) {
+        (self.heard_at, self.bytes_at) = (now, now);
+        (self.stalled, self.stalls) = (false, 0);
+        self.blocks_received += 1;
+        self.bytes_received += bytes;
     }
 
     /// When the limit lets a block be asked of it, if that is not now.

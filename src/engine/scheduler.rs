@@ -205,7 +205,7 @@ impl Engine {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(conn) else { return };
         if peer.requests.is_empty() {
-            return;
+            return self.let_rest(conn);
         }
         let stall = stall_time(peer.pace.rtt());
         let silent = now.since(peer.bytes_at);
@@ -222,19 +222,30 @@ impl Engine {
             }
         }
         if silent >= stall && !peer.stalled {
-            peer.stalled = true;
+            peer.stall(now);
             self.ping(conn);
         }
         if late || silent >= stall {
             self.relieve(conn);
         }
         let Some(peer) = self.peers.get(conn).filter(|peer| !peer.requests.is_empty()) else {
-            return;
+            return self.let_rest(conn);
         };
         let late = peer.requests.iter().map(|request| request.late_at).min();
         let check = if peer.stalled { now.after(STALL_MIN) } else { peer.bytes_at.after(stall) };
         let next = late.map_or(check, |late| late.min(check));
         self.timers.set(Timer::Transfer(conn), next.max(now.after(LATE_MIN / 2)));
+    }
+
+    /// A peer that stalled, and whose blocks others were asked for, is tried again after a while:
+    /// it answers pings, and others may be worse.
+    fn let_rest(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        match peer.rested_at() {
+            Some(at) if at <= self.now => peer.stalled = false,
+            Some(at) => self.timers.set(Timer::Transfer(conn), at),
+            None => {}
+        }
     }
 
     /// Gives a slow peer's blocks to others: the one that may be half here to a second owner,

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 mod announcing;
 mod limits;
 mod races;
+mod stalls;
 
 const MS: Duration = Duration::from_millis(1);
 
