@@ -280,6 +280,8 @@ impl Peer {
     /// A request was taken back: its block may be here already, and being hashed.
     pub(super) fn may_be_late(&mut self, request: &Request) {
         let Some((job, cost)) = request.cost else { return };
+        // Taken back twice, it is still one block that may be paid for.
+        self.late.retain(|(late, ..)| *late != request.hash);
         if self.late.len() >= LATE_MAX {
             self.late.pop_front();
         }
