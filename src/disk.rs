@@ -10,6 +10,7 @@ pub use verify::{Looked, VerifyReport};
 
 use crate::{
     block::Block,
+    clock::unix_seconds,
     local_store::{Dataset, LocalStore, StoreReader},
     metrics::Metrics,
     pool::Pool,
@@ -25,7 +26,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 /// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 30 MiB.
@@ -245,7 +246,7 @@ impl Disk {
     /// If it cannot be written.
     pub fn gc(&self) -> Result<Removed, StoreError> {
         self.control(|store| {
-            store.set_time(unix_seconds());
+            store.set_time(now());
             store.gc()
         })
     }
@@ -519,7 +520,7 @@ impl Disk {
 
     /// Commits, and lets go of the blocks that the index has now.
     fn commit(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
-        store.set_time(unix_seconds());
+        store.set_time(now());
         let touched = std::mem::take(&mut *self.0.touched.lock());
         let noted = touched.iter().try_for_each(|hash| store.touch(hash));
         let committed = noted.and_then(|()| {
@@ -541,9 +542,9 @@ impl Disk {
     }
 }
 
-fn unix_seconds() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+/// As many seconds as the index has place for.
+fn now() -> u32 {
+    u32::try_from(unix_seconds()).unwrap_or(u32::MAX)
 }
 
 fn have(len: usize) -> Presence {

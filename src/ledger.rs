@@ -4,18 +4,14 @@
 //! a few milliseconds, and what it loses of debts is found again in the vouchers that both sides
 //! show when they meet (see [`crate::engine::Account`]).
 
-use crate::engine::{Account, Moment};
+use crate::{
+    clock::unix_seconds,
+    engine::{Account, Moment},
+};
 use barrow_wire::{Identity, PeerId, Voucher};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, Row, params};
-use std::{
-    collections::HashMap,
-    fmt,
-    path::Path,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, fmt, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 /// Peers whose bytes are kept though nobody owes anything; the longest unheard of goes first.
 const FREE_PEERS_MAX: i64 = 10_000;
@@ -488,10 +484,6 @@ const fn signed(n: u64) -> i64 {
 
 const fn unsigned(n: i64) -> u64 {
     n.cast_unsigned()
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn open_database(path: &Path) -> rusqlite::Result<Connection> {

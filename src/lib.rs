@@ -26,6 +26,7 @@
 //! take the feature `capi` and `include/barrow.h`.
 
 pub mod block;
+pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod pool;

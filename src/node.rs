@@ -25,6 +25,7 @@ use crate::{
     car::{CarWalk, WalkOptions},
     car_import::{self, CarImport, CarImportError},
     car_stream::CarStream,
+    clock::unix_seconds,
     config::{Config, PeerTarget},
     discovery::{self, Discovery},
     disk::Disk,
@@ -54,7 +55,6 @@ use std::{
     path::Path,
     sync::Arc,
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 pub use crate::identity::{identity, write_secret};
@@ -549,8 +549,4 @@ impl Node {
     pub fn config(&self) -> &Config {
         &self.0.config
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

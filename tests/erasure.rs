@@ -8,28 +8,17 @@
     reason = "a test reports by a panic"
 )]
 
+#[path = "erasure/random.rs"]
+mod random;
+
 use barrow::{
     Cid, Codec, Multihash,
     dag_cbor::{Map, Value},
     erasure::{Code, List, Manifest, ManifestError, Nodes, Shape, Stripe, kernels},
 };
 use barrow_wire::HashCode;
+use random::Random;
 use reed_solomon_erasure::galois_8;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
 
 fn shape(data: u64, parity: u64) -> Shape {
     Shape::new(data, parity).unwrap()

@@ -8,6 +8,9 @@
     reason = "a test reports by a panic"
 )]
 
+#[path = "erasure/random.rs"]
+mod random;
+
 use barrow::{
     Cid, Config, Node,
     erasure::{List, Manifest, Shape},
@@ -15,6 +18,7 @@ use barrow::{
     store_stream::Scope,
     unixfs::Profile,
 };
+use random::Random;
 use std::{
     collections::HashMap,
     fs,
@@ -28,43 +32,23 @@ const CHUNK: usize = 256 << 10;
 /// Bytes of a record before its payload, and where its hash is (docs/PACK_FORMAT.md).
 const HEAD_BYTES: usize = 64;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+/// Blocks to lose that are as many shards of a stripe, or fewer where some are one block: with
+/// one data shard, parity is a copy of it.
+fn choose(random: &mut Random, shards: &[Cid], most: usize) -> Vec<Cid> {
+    let mut all = shards.to_vec();
+    for at in 1..all.len() {
+        all.swap(at, random.next() as usize % (at + 1));
     }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = std::iter::repeat_with(|| self.next().to_le_bytes())
-            .take(len / 8 + 1)
-            .flatten()
-            .collect();
-        bytes.truncate(len);
-        bytes
-    }
-
-    /// Blocks to lose that are as many shards of a stripe, or fewer where some are one block: with
-    /// one data shard, parity is a copy of it.
-    fn choose(&mut self, shards: &[Cid], most: usize) -> Vec<Cid> {
-        let mut all = shards.to_vec();
-        for at in 1..all.len() {
-            all.swap(at, self.next() as usize % (at + 1));
+    let mut count = 0;
+    let mut chosen: Vec<Cid> = Vec::new();
+    for cid in all {
+        let places = shards.iter().filter(|other| **other == cid).count();
+        if !chosen.contains(&cid) && count + places <= most {
+            count += places;
+            chosen.push(cid);
         }
-        let mut count = 0;
-        let mut chosen: Vec<Cid> = Vec::new();
-        for cid in all {
-            let places = shards.iter().filter(|other| **other == cid).count();
-            if !chosen.contains(&cid) && count + places <= most {
-                count += places;
-                chosen.push(cid);
-            }
-        }
-        chosen
     }
+    chosen
 }
 
 fn node(dir: &Path) -> Node {
@@ -152,7 +136,7 @@ fn any_shape_and_size_comes_back_without_as_many_shards_as_there_is_parity() {
         let mut lost = 0;
         for (content, _, stripes) in &files {
             for shards in stripes.iter().filter(|_| !content.is_empty()) {
-                for cid in random.choose(shards, shape.parity()) {
+                for cid in choose(&mut random, shards, shape.parity()) {
                     packs.damage(&cid);
                     lost += 1;
                 }
@@ -183,7 +167,7 @@ fn one_loss_more_than_any_shape_bears_ends_the_file_before_the_stripe_that_it_na
         let packs = Packs::read(dir.path());
         // All of the first that it bears, and one more of the second: of m + 1, one is data.
         for (number, count) in [(0, shape.parity()), (1, shape.parity() + 1)] {
-            for cid in random.choose(&stripes[number], count) {
+            for cid in choose(&mut random, &stripes[number], count) {
                 packs.damage(&cid);
             }
         }

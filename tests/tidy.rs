@@ -17,7 +17,7 @@ use std::{
 /// (yet) are let pass.
 const FLOORS: &[(&str, &[&str])] = &[
     ("wire", &["wire"]),
-    ("plain data", &["block", "config", "metrics", "pool"]),
+    ("plain data", &["block", "clock", "config", "metrics", "pool"]),
     (
         "pure machines and the store",
         &["car", "dag", "dag_cbor", "dag_json", "engine", "erasure", "local_store", "unixfs"],

@@ -5,6 +5,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    clock::unix_seconds,
     fetch::FetchProgress,
     local_store::Slot,
     node::Node,
@@ -17,7 +18,6 @@ use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, SeekFrom, Write},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Bytes of one copy.
@@ -243,10 +243,6 @@ fn line_of(dataset: &Value) -> String {
     let name = dataset["name"].as_str().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
     format!("{root}  {pinned:<6}  {size:>10}  {name}").trim_end().to_owned()
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {

@@ -466,6 +466,17 @@ mod tests {
         assert_ne!(name, key(&Multihash::of(HashCode::Sha2_256, b"hello")));
     }
 
+    fn settings_of(testnet: &mainline::Testnet, roots: Vec<Multihash>) -> DhtSettings {
+        DhtSettings {
+            bootstrap: testnet.bootstrap.clone(),
+            listen: vec![UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()],
+            mapped: Mapped::default(),
+            announce_after: Duration::from_millis(300),
+            roots,
+            seed: 1,
+        }
+    }
+
     fn client_of(settings: DhtSettings) -> (DhtClient, Receiver<Event>) {
         let (events, inbox) = bounded(64);
         let answers = Answers { events, number: 0, source: Source::Dht };
@@ -476,17 +487,9 @@ mod tests {
     fn the_port_that_a_router_maps_is_announced_in_place_of_our_own() {
         let testnet = mainline::Testnet::builder(5).build().unwrap();
         let hash = Multihash::of(HashCode::Sha2_256, b"hello world");
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let external = SocketAddrV4::new(Ipv4Addr::new(51, 15, 7, 1), 5_555);
         let mapping = Mapping { external, by: "a test" };
-        let settings = DhtSettings {
-            bootstrap: testnet.bootstrap.clone(),
-            listen: vec![port],
-            mapped: Mapped::default(),
-            announce_after: Duration::from_millis(300),
-            roots: vec![hash],
-            seed: 1,
-        };
+        let settings = settings_of(&testnet, vec![hash]);
         let mapped = settings.mapped.clone();
         let (mut provider, _events) = client_of(settings.clone());
         // Later than the start, as a router answers, and before anything is announced.
@@ -509,15 +512,7 @@ mod tests {
     #[test]
     fn many_names_are_announced_from_more_sockets_and_few_from_one() {
         let testnet = mainline::Testnet::builder(5).build().unwrap();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let settings = DhtSettings {
-            bootstrap: testnet.bootstrap.clone(),
-            listen: vec![port],
-            mapped: Mapped::default(),
-            announce_after: Duration::ZERO,
-            roots: Vec::new(),
-            seed: 1,
-        };
+        let settings = settings_of(&testnet, Vec::new());
         let names = (0..2 * KEYS_PER_CLIENT as u64).map(|n| {
             let mut key = [0; KEY_BYTES];
             key[12..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

@@ -14,7 +14,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn pin_for(&self, cid: &Cid, seconds: u64) -> Result<bool, StoreError> {
-        self.0.disk.pin_until(cid, super::unix_seconds().saturating_add(seconds))
+        self.0.disk.pin_until(cid, crate::clock::unix_seconds().saturating_add(seconds))
     }
 
     /// No longer keeps a dataset; `false` if there is none.

@@ -28,7 +28,7 @@ impl Clock {
 }
 
 fn wall() -> Duration {
-    Duration::from_secs(super::unix_seconds())
+    Duration::from_secs(crate::clock::unix_seconds())
 }
 
 impl Node {

@@ -199,7 +199,7 @@ impl Node {
             let mut report = report.lock();
             report.is_running = false;
             report.passes += 1;
-            report.finished = super::unix_seconds();
+            report.finished = crate::clock::unix_seconds();
             self.0.metrics.scrub_passes_total.add(1);
             log::info!("{} blocks scrubbed; the next pass is {rest:?} from now", report.blocks);
             return Ok(rest.min(REST_INTERVAL));
@@ -226,7 +226,8 @@ impl Node {
     fn rests(&self, rest: Duration) -> Option<Duration> {
         let report = self.0.upkeep.report.lock();
         // A clock that went back is none to wait for.
-        let since = super::unix_seconds().checked_sub(report.finished).map(Duration::from_secs);
+        let since =
+            crate::clock::unix_seconds().checked_sub(report.finished).map(Duration::from_secs);
         let left = since.and_then(|since| rest.checked_sub(since)).filter(|left| !left.is_zero());
         let is_empty = self.metrics().store_blocks.get() == 0;
         match left {
