@@ -13,8 +13,8 @@
 #[allow(dead_code)]
 mod node;
 
-use node::Node;
-use std::fs;
+use node::{Node, loop_until};
+use std::{fs, io::Write as _, net::TcpStream, os::unix::fs::MetadataExt as _, path::Path};
 
 const MISSING: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
 const RAW: &str = "application/vnd.ipld.raw";
@@ -252,4 +252,58 @@ fn every_row_of_the_rest_is_answered_as_it_says() {
     let deleted = a.request("DELETE", &format!("/api/codex/v1/data/{cid}"), &[]);
     assert_eq!(deleted.status, 204);
     assert_eq!(a.get(&format!("/api/codex/v1/data/{cid}")).status, 404);
+}
+
+/// Bytes that the files of a directory take on the disk.
+fn disk_bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap().metadata());
+    // A file may go while it is looked at.
+    files.flatten().map(|file| file.blocks() * 512).sum()
+}
+
+#[test]
+fn an_upload_that_is_cut_off_leaves_nothing_and_gives_its_space_back() {
+    const ANNOUNCED: usize = 48 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let (packs, host) = (a.dir.join("packs"), &a.http);
+    let kept = dir.path().join("kept");
+    fs::write(&kept, "what was here before").unwrap();
+    a.put(&kept);
+    let before = (a.metric("store_blocks"), a.metric("store_bytes"));
+    let disk_before = disk_bytes(&packs);
+    // No block is like another.
+    let words = (0_u64..).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let body: Vec<u8> = words.take(ANNOUNCED).collect();
+
+    for (target, cut) in [
+        ("/api/codex/v1/data", 1),
+        ("/api/codex/v1/data", (1 << 20) + 1),
+        ("/api/storage/v1/data", 10 << 20),
+        ("/api/codex/v1/data", ANNOUNCED / 2),
+        ("/api/codex/v1/data", ANNOUNCED - 1),
+        ("/api/v1/put", ANNOUNCED / 3),
+        ("/api/v1/put?data=4&parity=2", ANNOUNCED / 2 + 77),
+    ] {
+        let mut stream = TcpStream::connect(host).unwrap();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\n");
+        write!(stream, "{head}Content-Length: {ANNOUNCED}\r\n\r\n").unwrap();
+        stream.write_all(&body[..cut]).unwrap();
+        if cut >= 10 << 20 {
+            let begun = || (a.metric("store_blocks") > before.0).then_some(());
+            loop_until("some of it is stored", begun);
+        }
+        drop(stream);
+        loop_until("what was begun is gone", || {
+            let now = (a.metric("store_blocks"), a.metric("store_bytes"));
+            (now == before && disk_bytes(&packs) < disk_before + (2 << 20)).then_some(())
+        });
+    }
+    let listed = a.run(&["ls"]).stdout;
+    assert_eq!(String::from_utf8(listed).unwrap().lines().count(), 1);
+    // And after a kill as well: the records say so, not the memory.
+    let (home, stored) = (a.dir.clone(), before);
+    a.kill();
+    let a = Node::start(&home, &[]);
+    assert_eq!((a.metric("store_blocks"), a.metric("store_bytes")), stored);
 }

@@ -18,20 +18,29 @@ pub(super) enum Chunked {
     Done,
 }
 
+/// What was moved on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Bytes of the input that were used.
+    pub(super) used: usize,
+    /// Bytes of content among them.
+    pub(super) content: u64,
+}
+
 /// The chunks are malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChunkError;
 
 impl Chunked {
     /// Moves content from the front of `input` to `output`, in chunks of our own, at most
-    /// `bytes_max` bytes of it; tells how many bytes of `input` were used.
+    /// `bytes_max` bytes of it.
     pub(super) fn pass(
         &mut self,
         input: &[u8],
         output: &mut Vec<u8>,
         bytes_max: usize,
-    ) -> Result<usize, ChunkError> {
-        let mut used = 0;
+    ) -> Result<Passed, ChunkError> {
+        let (mut used, mut content) = (0, 0);
         while output.len() < bytes_max {
             let rest = &input[used..];
             match *self {
@@ -54,6 +63,7 @@ impl Chunked {
                     }
                     put_chunk(output, &rest[..len]);
                     used += len;
+                    content += len as u64;
                     let left = left - len as u64;
                     *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };
                 }
@@ -72,7 +82,7 @@ impl Chunked {
                 Self::Done => break,
             }
         }
-        Ok(used)
+        Ok(Passed { used, content })
     }
 }
 
@@ -105,10 +115,12 @@ mod tests {
         let input = b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\nGET";
         for cut in 1..input.len() {
             let (mut state, mut output, mut kept) = (Chunked::Size, Vec::new(), Vec::new());
+            let mut passed = 0;
             for piece in input.chunks(cut) {
                 kept.extend_from_slice(piece);
-                let used = state.pass(&kept, &mut output, usize::MAX).unwrap();
-                kept.drain(..used);
+                let now = state.pass(&kept, &mut output, usize::MAX).unwrap();
+                kept.drain(..now.used);
+                passed += now.content;
             }
             assert_eq!((state, &kept[..]), (Chunked::Done, &b"GET"[..]), "cut at {cut}");
             let mut content = Vec::new();
@@ -120,6 +132,7 @@ mod tests {
                 rest = &rest[line + 4 + size..];
             }
             assert_eq!(content, b"hello0123456789");
+            assert_eq!(passed, content.len() as u64);
         }
     }
 

@@ -11,9 +11,18 @@ use mio::{event::Event, net::TcpStream};
 use std::{
     io::{self, Read as _, Write as _},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+/// A head must be whole in this time, however it comes.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body that does not come, or an answer that is not taken, ends the connection.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a request is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After an answer that ends the connection, what the client still sends is read and dropped for
+/// so long, so that it reads the answer before it learns of the end.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one read.
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// Bytes that one connection sends before the others get their turn.
@@ -46,10 +55,14 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) stage: Stage,
     pub(super) upload: Option<Upload>,
+    /// Bytes of the request's body that were moved on.
+    passed: u64,
     /// The answer may be kept.
     pub(super) wish: Option<Wish>,
     /// The last time that something moved.
     pub(super) moved: Instant,
+    /// When the head that is being read was begun; the time for it is not renewed by each byte.
+    head_begun: Instant,
     pub(super) keep_alive: bool,
     pub(super) is_head: bool,
     /// The answer ends the connection while the client may still be sending.
@@ -92,8 +105,10 @@ impl Client {
             stream,
             stage: Stage::Idle,
             upload: None,
+            passed: 0,
             wish: None,
             moved: Instant::now(),
+            head_begun: Instant::now(),
             keep_alive: true,
             is_head: false,
             linger: false,
@@ -131,9 +146,21 @@ impl Client {
         }
     }
 
-    /// Whether something waits for the client to read.
-    pub(super) const fn is_blocked(&self) -> bool {
-        self.is_blocked
+    /// Whether the client had its time.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        let (since, limit) = match (&self.stage, self.is_busy()) {
+            (Stage::Idle, false) => (self.moved, IDLE_TIMEOUT),
+            (Stage::Idle, true) => (self.head_begun, HEAD_TIMEOUT),
+            // The handler, and what it waits for, has limits of its own.
+            (Stage::Queued(_) | Stage::Working, _) if self.upload.is_none() => return false,
+            // So has a body, while its client takes what there is.
+            (Stage::Answering, _) if !self.is_blocked => return false,
+            (Stage::Queued(_) | Stage::Working | Stage::Answering, _) => {
+                (self.moved, STALL_TIMEOUT)
+            }
+            (Stage::Lingering, _) => (self.moved, LINGER_TIMEOUT),
+        };
+        now.saturating_duration_since(since) >= limit
     }
 
     /// Whether much of an answer is to come.
@@ -142,7 +169,7 @@ impl Client {
     }
 
     /// Reads what there is, as far as it may wait here.
-    pub(super) fn read(&mut self, scratch: &mut [u8]) -> Result<(), Over> {
+    pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Result<(), Over> {
         let wanted = matches!(self.stage, Stage::Idle) || self.upload.is_some();
         while wanted && !(self.read_closed || self.is_drained) && self.input.len() < HEAD_BYTES_MAX
         {
@@ -151,8 +178,11 @@ impl Client {
                 // What came before may be whole requests, whose answers are awaited.
                 Ok(0) => self.read_closed = true,
                 Ok(read) => {
+                    if self.input.is_empty() {
+                        self.head_begun = now;
+                    }
                     self.input.extend_from_slice(&scratch[..read]);
-                    self.moved = Instant::now();
+                    self.moved = now;
                     self.is_drained = read < scratch.len() && !self.has_ended;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_drained = true,
@@ -192,6 +222,7 @@ impl Client {
             self.input.drain(..head.len);
             self.keep_alive = head.keep_alive;
             self.is_head = head.method == "HEAD";
+            self.passed = 0;
             self.upload = match head.body {
                 BodyLength::Known(0) => None,
                 BodyLength::Known(length) => Some(Upload::Known(length)),
@@ -201,14 +232,15 @@ impl Client {
         Ok(head)
     }
 
-    /// Moves what came of the body to the handler's connection, up to `bytes_max` bytes.
+    /// Moves what came of the body to the handler's connection, up to `bytes_max` bytes; tells of
+    /// how many bytes it was, with the last.
     pub(super) fn pass_upload(
         &mut self,
         inner: &mut Vec<u8>,
         bytes_max: usize,
-    ) -> Result<(), ChunkError> {
+    ) -> Result<Option<u64>, ChunkError> {
         let done = match &mut self.upload {
-            None => return Ok(()),
+            None => return Ok(None),
             Some(Upload::Known(left)) => {
                 let room = bytes_max.saturating_sub(inner.len());
                 let len = usize::try_from(*left).unwrap_or(usize::MAX);
@@ -217,6 +249,7 @@ impl Client {
                     put_chunk(inner, &self.input[..len]);
                     self.input.drain(..len);
                     *left -= len as u64;
+                    self.passed += len as u64;
                 }
                 if *left == 0 {
                     put_last_chunk(inner);
@@ -224,15 +257,16 @@ impl Client {
                 *left == 0
             }
             Some(Upload::Chunked(state)) => {
-                let used = state.pass(&self.input, inner, bytes_max)?;
-                self.input.drain(..used);
+                let passed = state.pass(&self.input, inner, bytes_max)?;
+                self.input.drain(..passed.used);
+                self.passed += passed.content;
                 *state == Chunked::Done
             }
         };
         if done {
             self.upload = None;
         }
-        Ok(())
+        Ok(done.then_some(self.passed))
     }
 
     /// Begins the answer: its head, the first bytes of its body, and where the rest comes from.
@@ -332,6 +366,7 @@ impl Client {
         self.chunked = false;
         self.body_left = None;
         self.moved = Instant::now();
+        self.head_begun = self.moved;
         self.keep_alive && self.upload.is_none()
     }
 
@@ -375,7 +410,49 @@ impl Client {
 
     /// Ends the connection so that the client sees that something lacks.
     pub(super) fn abort(&self) {
-        let at_once = Some(std::time::Duration::ZERO);
+        let at_once = Some(Duration::ZERO);
         let _ = rustix::net::sockopt::set_socket_linger(&self.stream, at_once);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_has_ten_seconds_however_it_comes_and_each_after_the_last_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut client = Client::new(TcpStream::from_std(stream));
+        let begun = Instant::now();
+        let mut drip = |client: &mut Client, bytes: &[u8], second| {
+            let before = client.input.len();
+            peer.write_all(bytes).unwrap();
+            while client.input.len() < before + bytes.len() {
+                client.is_drained = false;
+                assert!(client.read(&mut [0; 64], begun + Duration::from_secs(second)).is_ok());
+                std::thread::yield_now();
+            }
+        };
+        let late = |client: &Client, second| client.is_late(begun + Duration::from_secs(second));
+
+        // A connection that asks for nothing has longer.
+        assert!(!late(&client, 59));
+        drip(&mut client, b"GET / HTTP/1.1\r\n", 20);
+        drip(&mut client, b"host: ", 25);
+        drip(&mut client, b"here", 29);
+        assert!(!late(&client, 29));
+        assert!(late(&client, 30));
+        drip(&mut client, b"\r\n\r\nGET", 30);
+        assert!(client.next_head().ok().flatten().is_some());
+        // What came before its turn waits for the answer before it.
+        client.answer("HTTP/1.1 204 No Content\r\n\r\n", Bytes::new(), None);
+        assert!(!late(&client, 1_000));
+        assert!(client.finish());
+        assert!(!late(&client, 9));
+        drip(&mut client, b" / HTTP/1.1\r\n", 9);
+        assert!(client.is_late(Instant::now() + HEAD_TIMEOUT));
     }
 }

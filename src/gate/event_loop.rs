@@ -24,12 +24,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A head must be whole in this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A body that does not come, or an answer that is not taken, ends the connection.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection without a request is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often deadlines are looked at, while there are connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that wait for a handler at most; more get 503.
@@ -39,10 +33,6 @@ const QUEUE_MAX: usize = 1_024;
 const LOOK_TIME: Duration = Duration::from_micros(100);
 /// Accepts before connections get their turn.
 const ACCEPTS_MAX: usize = 128;
-
-/// After an answer that ends the connection, what the client still sends is read and dropped for
-/// so long, so that it reads the answer before it learns of the end.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const LISTENER: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
@@ -279,7 +269,7 @@ impl GateLoop {
 
     fn read(&mut self, token: u64) {
         let Some(client) = self.clients.get_mut(&token) else { return };
-        if client.read(&mut self.scratch).is_err() {
+        if client.read(&mut self.scratch, Instant::now()).is_err() {
             return self.close(token, false);
         }
         match client.next_head() {
@@ -394,23 +384,8 @@ impl GateLoop {
         self.next_sweep = now + SWEEP_INTERVAL;
         // Had the handlers not been reached, nothing else would try again.
         self.dispatch();
-        let mut late = Vec::new();
-        for (token, client) in &self.clients {
-            let quiet = now.saturating_duration_since(client.moved);
-            let limit = match (&client.stage, client.is_busy()) {
-                (Stage::Idle, false) => IDLE_TIMEOUT,
-                (Stage::Idle, true) => HEAD_TIMEOUT,
-                // The handler, and what it waits for, has limits of its own.
-                (Stage::Queued(_) | Stage::Working, _) if client.upload.is_none() => continue,
-                // So has a body, while its client takes what there is.
-                (Stage::Answering, _) if !client.is_blocked() => continue,
-                (Stage::Queued(_) | Stage::Working | Stage::Answering, _) => STALL_TIMEOUT,
-                (Stage::Lingering, _) => LINGER_TIMEOUT,
-            };
-            if quiet >= limit {
-                late.push(*token);
-            }
-        }
+        let late = self.clients.iter().filter(|(_, client)| client.is_late(now));
+        let late: Vec<u64> = late.map(|(token, _)| *token).collect();
         for token in late {
             let abort = self.clients.get(&token).is_some_and(Client::is_busy);
             self.close(token, abort);

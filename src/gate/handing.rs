@@ -7,6 +7,7 @@
 use super::{
     Reply, ReplyBody,
     answer::{connection_line, public_head},
+    chunked::ChunkError,
     connection::Stage,
     event_loop::GateLoop,
     inner::Inner,
@@ -133,9 +134,12 @@ impl GateLoop {
 
     /// Moves a request's body on, as far as the handler takes it.
     fn pass_upload(&mut self, inner_token: u64) {
-        let handed = self.handed.values().find(|handed| handed.inner == inner_token);
+        let handed = self.handed.iter().find(|(_, handed)| handed.inner == inner_token);
         // Nothing is passed on of what was abandoned.
-        let Some(token) = handed.and_then(|handed| handed.client) else { return };
+        let Some((number, token)) = handed.and_then(|(n, handed)| Some((*n, handed.client?)))
+        else {
+            return;
+        };
         loop {
             let (Some(client), Some(inner)) =
                 (self.clients.get_mut(&token), self.inners.get_mut(&inner_token))
@@ -147,12 +151,16 @@ impl GateLoop {
             }
             let waiting = inner.output.len();
             if waiting < INNER_BYTES_MAX && client.upload.is_some() {
-                if client.read(&mut self.scratch).is_err() {
+                if client.read(&mut self.scratch, Instant::now()).is_err() {
                     return self.close(token, false);
                 }
-                if client.pass_upload(&mut inner.output, INNER_BYTES_MAX).is_err() {
-                    self.abandon(token);
-                    return self.refuse(token, 400, "bad_request", "a chunk is malformed");
+                match client.pass_upload(&mut inner.output, INNER_BYTES_MAX) {
+                    Ok(None) => {}
+                    Ok(Some(bytes)) => self.replies.note_length(number, bytes),
+                    Err(ChunkError) => {
+                        self.abandon(token);
+                        return self.refuse(token, 400, "bad_request", "a chunk is malformed");
+                    }
                 }
                 let has_room = inner.output.len() < INNER_BYTES_MAX;
                 if has_room && client.upload.is_some() && client.is_at_end() {

@@ -267,6 +267,52 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_was_cut_off_anywhere_ends_with_an_error_and_a_whole_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, has_begun) = bounded(1);
+        let (go, goes) = bounded::<()>(1);
+        let (say, said) = bounded(1);
+        let handler: Handler = Arc::new(move |request| {
+            if request.method == "POST" {
+                begun.send(()).unwrap();
+                goes.recv().unwrap();
+                say.send(io::copy(request.body(), &mut io::sink()).ok()).unwrap();
+            }
+            Reply::new(200, "text/plain", "done")
+        });
+        let gate = answering(dir.path(), handler);
+        let post = |head: &str, sent| {
+            let mut client = TcpStream::connect(gate.address()).unwrap();
+            write!(client, "POST / HTTP/1.1\r\nhost: here\r\n{head}{}", "x".repeat(sent)).unwrap();
+            has_begun.recv().unwrap();
+            client
+        };
+        let known = "content-length: 1048575\r\n\r\n";
+        let chunked = "transfer-encoding: chunked\r\n\r\nfffff\r\n";
+        // Most fill all that the gate holds for a handler, whose chunks then end anywhere.
+        for sent in [0, 1, 30_000, 300_000, 700_000, 1_000_003] {
+            for (head, reset) in [(known, false), (known, true), (chunked, false), (chunked, true)]
+            {
+                let client = post(head, sent);
+                if reset {
+                    let at_once = Some(Duration::ZERO);
+                    rustix::net::sockopt::set_socket_linger(&client, at_once).unwrap();
+                }
+                drop(client);
+                go.send(()).unwrap();
+                assert_eq!(said.recv(), Ok(None), "{sent} bytes of {head:?}, reset: {reset}");
+            }
+        }
+        for head in [known, chunked] {
+            let mut client = post(head, 0xf_ffff);
+            client.write_all(if head == known { b"" } else { b"\r\n0\r\n\r\n" }).unwrap();
+            go.send(()).unwrap();
+            assert_eq!(said.recv(), Ok(Some(0xf_ffff)), "{head:?}");
+        }
+        gate.shutdown(Duration::from_secs(1));
+    }
+
+    #[test]
     fn a_handler_that_panics_leaves_the_others_their_answers() {
         let dir = tempfile::tempdir().unwrap();
         let handler: Handler = Arc::new(|request| {

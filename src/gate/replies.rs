@@ -1,9 +1,11 @@
-//! Answers on their way from the handlers to the gate: nothing of them goes over the inner sockets.
+//! What handlers and the gate tell each other beside the inner sockets: the answers, and how long a
+//! request's body was.
 
 use super::Reply;
 use mio::Waker;
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
@@ -15,6 +17,8 @@ use std::{
 pub(super) struct Replies {
     /// By the numbers of the requests.
     answered: Mutex<Vec<(u64, Reply)>>,
+    /// Bytes of the bodies that came in whole, by the numbers of the requests.
+    lengths: Mutex<BTreeMap<u64, u64>>,
     /// The gate was told of some; until it comes, it need not be told of others.
     is_told: AtomicBool,
     wake: Arc<Waker>,
@@ -26,7 +30,13 @@ impl Replies {
     /// None yet; the gate is told of the first by `wake`.
     pub(super) fn new(wake: Arc<Waker>) -> Self {
         let secret = RandomState::new().hash_one(0_u64);
-        Self { answered: Mutex::default(), is_told: AtomicBool::new(false), wake, secret }
+        Self {
+            answered: Mutex::default(),
+            lengths: Mutex::default(),
+            is_told: AtomicBool::new(false),
+            wake,
+            secret,
+        }
     }
 
     /// What goes with a request to its handler.
@@ -38,6 +48,16 @@ impl Replies {
     pub(super) fn number(&self, ticket: &str) -> Option<u64> {
         let number = ticket.strip_prefix(&format!("{:016x}", self.secret))?;
         u64::from_str_radix(number, 16).ok()
+    }
+
+    /// Notes of how many bytes a request's body is, before its end is passed on.
+    pub(super) fn note_length(&self, number: u64, bytes: u64) {
+        self.lengths.lock().insert(number, bytes);
+    }
+
+    /// Of how many bytes the body is, if all of it came.
+    pub(super) fn length(&self, number: u64) -> Option<u64> {
+        self.lengths.lock().get(&number).copied()
     }
 
     /// Keeps a handler's answer until the gate comes for it.
@@ -55,7 +75,12 @@ impl Replies {
         }
         // First: what comes from now on is told of again.
         self.is_told.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.answered.lock())
+        let answered = std::mem::take(&mut *self.answered.lock());
+        let mut lengths = self.lengths.lock();
+        for (number, _) in &answered {
+            lengths.remove(number);
+        }
+        answered
     }
 }
 

@@ -176,7 +176,8 @@ fn serve(server: &Server, handler: &Handler, replies: &Replies, stopping: &Atomi
         let ticket = inner.headers().iter().find(|header| header.field.equiv(TICKET_HEADER));
         let number = ticket.and_then(|ticket| replies.number(ticket.value.as_str()));
         if let Some(number) = number {
-            replies.put(number, answer(&mut inner, handler));
+            let reply = answer(&mut inner, handler, &|| replies.length(number));
+            replies.put(number, reply);
         } else {
             // The gate has not let this through: it is what a handler left of a body.
             log::warn!("a request without a ticket is left unanswered");
@@ -201,22 +202,54 @@ fn next_request(server: &Server, stopping: &AtomicBool) -> Option<tiny_http::Req
     server.recv().ok()
 }
 
-fn answer(inner: &mut tiny_http::Request, handler: &Handler) -> Reply {
+/// A body that ends with an error where its end did not come: to tiny_http, a connection that is
+/// ended within a chunk has said all.
+struct WholeBody<'a> {
+    reader: &'a mut dyn Read,
+    /// Of how many bytes it is, once that is known.
+    length: &'a dyn Fn() -> Option<u64>,
+    read: u64,
+}
+
+impl Read for WholeBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.read += read as u64;
+        let at_end = read == 0 && !buffer.is_empty();
+        if at_end && (self.length)() != Some(self.read) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(read)
+    }
+}
+
+/// What the handler says; `length` tells of how many bytes the body is, once all of it came.
+fn answer(
+    inner: &mut tiny_http::Request,
+    handler: &Handler,
+    length: &dyn Fn() -> Option<u64>,
+) -> Reply {
     let url = inner.url().to_owned();
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-    let headers = inner
+    let headers: Vec<(String, String)> = inner
         .headers()
         .iter()
         .map(|header| {
             (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string())
         })
         .collect();
+    // The gate says so of all that have a body, and of no others.
+    let has_body = headers.iter().any(|(name, _)| name == "transfer-encoding");
     let mut request = Request {
         method: inner.method().to_string(),
         path: path.into(),
         query: query.into(),
         headers,
-        body: inner.as_reader(),
+        body: &mut WholeBody {
+            reader: inner.as_reader(),
+            length: if has_body { length } else { &|| Some(0) },
+            read: 0,
+        },
     };
     // A bug in one handler is not to leave the others without an answer.
     let caught = panic::catch_unwind(AssertUnwindSafe(|| handler(&mut request)));
