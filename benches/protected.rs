@@ -229,6 +229,12 @@ fn slow(dir: &Path) {
         slowed.push(swarm.read(&peers));
         ratios.push(slowed[slowed.len() - 1].time / even[even.len() - 1].time);
     }
+    let least = file_bytes() as f64 / (DATA as u64 * rate) as f64;
+    println!(
+        "all slots at {} kB/s: {:.2} x the time that {DATA} of them take at the least (bound 1.25)",
+        rate / 1_000,
+        median(&even, |one| one.time) / least,
+    );
     println!(
         "a slot at {} kB/s, all others at {} kB/s: ratio {} (bound 1.1)",
         rate / 100_000,

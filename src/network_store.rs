@@ -19,6 +19,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
+    time::Instant,
 };
 
 /// The store with the swarm behind it. Cheap to clone.
@@ -97,6 +98,8 @@ pub enum Arrival {
         len: usize,
         /// The block itself, unless the holding limit was reached: then the store has it.
         block: Option<HeldBlock>,
+        /// When it came; who waited may look later.
+        at: Instant,
     },
     /// It could not be had.
     Failed {
@@ -289,8 +292,9 @@ impl Delivery for NetworkStore {
             }
         }
         drop(wants);
+        let at = Instant::now();
         for (waiter, (block, _)) in waiters.into_iter().zip(held) {
-            waiter.push(Arrival::Here { hash, len, block });
+            waiter.push(Arrival::Here { hash, len, block, at });
         }
         !passes
     }

@@ -13,10 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The same while nothing has come at all: peers may have to be found and dialed first.
-const HEDGE_FIRST: Duration = Duration::from_millis(500);
-/// A shard is a straggler after so many times the mean time between two.
-const HEDGE_TIMES: u32 = 4;
 /// Whoever waits looks so often whether anybody still wants it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Stripes asked for ahead at most.
@@ -36,13 +32,23 @@ impl Mender {
                 !wish.here[*place] && !places.contains(place) && !self.is_given_up(wish, *place)
             };
             others.extend(shards.clone().filter(hopeful).take(more));
-            if others.len() < more {
-                // Without those who were late before it cannot be done.
-                let last = |place: &usize| !wish.here[*place] && !self.has_failed(wish, *place);
-                let last: Vec<usize> = shards.filter(last).collect();
-                places.extend(last.iter().filter(|place| lacking.contains(place)));
-                others.extend(last.iter().filter(|place| !lacking.contains(place)));
-            }
+            // Without those who were late before it cannot be done: first who was so least often.
+            let unlikely = |place: &usize| {
+                !wish.here[*place]
+                    && !places.contains(place)
+                    && !others.contains(place)
+                    && !self.has_failed(wish, *place)
+            };
+            let mut last: Vec<usize> = shards.filter(unlikely).collect();
+            last.sort_by_key(|place| {
+                (wish.given_up.contains(place), self.slots[*place].stripes_left_out())
+            });
+            let (data, parity): (Vec<usize>, Vec<usize>) = last
+                .into_iter()
+                .take(more - others.len())
+                .partition(|place| lacking.contains(place));
+            places.extend(data);
+            others.extend(parity);
         }
         // Where shards are equal, one of them may be what is to be kept.
         let is_kept =
@@ -74,13 +80,13 @@ impl Mender {
         places: &[usize],
         in_passing: bool,
     ) -> Result<bool, GetError> {
-        let mut new = Vec::new();
+        let (now, mut new) = (Instant::now(), Vec::new());
         for &place in places {
             let Some(hash) = wish.hashes[place].filter(|hash| !self.failed.contains(hash)) else {
                 continue;
             };
             if let Entry::Vacant(entry) = self.asked.entry(hash) {
-                entry.insert(Asked { stripe: wish.number, place });
+                entry.insert(Asked { stripe: wish.number, place, at: now });
                 new.push(hash);
             }
         }
@@ -125,6 +131,10 @@ impl Mender {
     /// Asks for the stripes behind this one, so that peers are never idle, and for no more of what
     /// is needed in passing than may be held: the rest would be stored.
     pub(super) fn ask_ahead(&mut self, wish: &Wish, places: &[usize]) -> Result<(), GetError> {
+        // Before anything came, others may have to be asked, and not behind what is less urgent.
+        if !self.waiting.is_measured() {
+            return Ok(());
+        }
         let (mut bytes, mut passing) = (0, self.passing_bytes(wish, places));
         let end = self.manifest.stripes().min(wish.number + 1 + AHEAD_MAX).min(self.ahead_end);
         for next in wish.number + 1..end {
@@ -166,7 +176,19 @@ impl Mender {
     ) -> Result<(), GetError> {
         let since = Instant::now();
         loop {
-            let deadline = Instant::now() + self.patience();
+            let now = Instant::now();
+            let waited_for = self.waited_for(wish);
+            let late = waited_for.iter().filter(|(_, at)| *at <= now);
+            let late: Vec<usize> = late.map(|(place, _)| *place).collect();
+            if !late.is_empty() {
+                self.give_up(wish, &late);
+                return self.look_again(wish);
+            }
+            if waited_for.is_empty() && now - since >= LOOK_AGAIN {
+                return self.look_again(wish);
+            }
+            let next = waited_for.iter().map(|(_, at)| *at).min();
+            let deadline = next.map_or(now + LOOK_AGAIN, |at| at.min(now + LOOK_AGAIN));
             let Some(retrieval) = &mut self.retrieval else { return self.look_again(wish) };
             let arrivals = wait_until(deadline, |waker| match retrieval.arrivals(waker) {
                 arrivals if arrivals.is_empty() => Poll::Pending,
@@ -178,35 +200,28 @@ impl Mender {
             if !tell(&self.cid.multihash().expect("a manifest has a hash")) {
                 return Err(GetError::Cancelled);
             }
-            let first = HEDGE_FIRST.max(self.hedge_min);
-            let limit = if self.last_arrival.is_some() { self.hedge() } else { first };
-            if since.elapsed() >= limit {
-                self.give_up_stragglers(wish);
-                return self.look_again(wish);
-            }
         }
     }
 
-    fn hedge(&self) -> Duration {
-        self.hedge_min.max(self.interval * HEDGE_TIMES)
+    /// The places of a stripe whose shards were asked for and neither came nor were given up, and
+    /// when they are late.
+    fn waited_for(&self, wish: &Wish) -> Vec<(usize, Instant)> {
+        let waits = |place: &usize| !wish.here[*place] && !wish.given_up.contains(place);
+        let late_at = |place| {
+            let asked = self.asked.get(&wish.hashes[place]?)?;
+            Some((place, self.waiting.late_at(place, asked.at)))
+        };
+        (0..wish.here.len()).filter(waits).filter_map(late_at).collect()
     }
 
-    fn patience(&self) -> Duration {
-        if self.last_arrival.is_some() { self.hedge().min(LOOK_AGAIN) } else { LOOK_AGAIN }
-    }
-
-    /// Waits for none any longer that has not come; those of the next stripes would be as late.
-    fn give_up_stragglers(&mut self, wish: &mut Wish) {
-        for place in 0..wish.here.len() {
-            let asked = wish.hashes[place].is_some_and(|hash| self.asked.contains_key(&hash));
-            if asked && !wish.here[place] {
-                wish.given_up.insert(place);
-                self.slots[place].note_late(wish.number);
-            }
+    /// Waits for these no longer; those of the next stripes would be as late.
+    fn give_up(&mut self, wish: &mut Wish, late: &[usize]) {
+        for &place in late {
+            wish.given_up.insert(place);
+            self.slots[place].note_late(wish.number);
         }
-        let given_up = wish.given_up.clone();
         let number = wish.number;
-        self.unwant(|asked| asked.stripe > number && given_up.contains(&asked.place));
+        self.unwant(|asked| asked.stripe > number && late.contains(&asked.place));
     }
 
     /// What came by another way, for instance for another reader.
@@ -225,8 +240,8 @@ impl Mender {
     ) -> Result<(), GetError> {
         for arrival in arrivals {
             match arrival {
-                Arrival::Here { hash, block, .. } => {
-                    self.note_arrival(wish, hash, block);
+                Arrival::Here { hash, block, at, .. } => {
+                    self.note_arrival(wish, hash, block, at);
                     if !tell(&hash) {
                         return Err(GetError::Cancelled);
                     }
@@ -245,13 +260,16 @@ impl Mender {
         Ok(())
     }
 
-    fn note_arrival(&mut self, wish: &mut Wish, hash: Multihash, block: Option<HeldBlock>) {
-        let now = Instant::now();
-        if let Some(last) = self.last_arrival.replace(now) {
-            self.interval = (self.interval * 7 + now.duration_since(last)) / 8;
-        }
+    fn note_arrival(
+        &mut self,
+        wish: &mut Wish,
+        hash: Multihash,
+        block: Option<HeldBlock>,
+        came_at: Instant,
+    ) {
         // What was taken back just before is in the store, or was needed in passing.
-        let Some(Asked { stripe, place }) = self.asked.remove(&hash) else { return };
+        let Some(Asked { stripe, place, at }) = self.asked.remove(&hash) else { return };
+        self.waiting.note(place, at, came_at);
         if stripe != wish.number || !wish.given_up.contains(&place) {
             self.slots[place] = Punctuality::default();
         }

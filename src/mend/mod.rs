@@ -9,6 +9,7 @@ mod hand;
 mod punctuality;
 mod rebuild;
 mod thread;
+mod waiting;
 
 pub use context::{ErasureError, Mending};
 pub use thread::{MendThread, ReadingPlace};
@@ -16,6 +17,7 @@ pub use thread::{MendThread, ReadingPlace};
 use hand::Hand;
 use punctuality::Punctuality;
 use rebuild::Rows;
+use waiting::Waiting;
 
 use crate::{
     disk::DatasetId,
@@ -33,7 +35,7 @@ use std::{
 
 /// Lists that are kept, of some 45 KiB on disk and some 200 KiB in memory.
 const LISTS_KEPT: usize = 4;
-/// A shard is a straggler after so long without any other, at least.
+/// A shard is late by so much at least.
 const HEDGE_MIN: Duration = Duration::from_millis(20);
 /// The same for whoever only wants to keep a shard: others in its place would cost k times as much.
 const HEDGE_KEEPING: Duration = Duration::from_secs(2);
@@ -43,6 +45,7 @@ const HEDGE_KEEPING: Duration = Duration::from_secs(2);
 struct Asked {
     stripe: u64,
     place: usize,
+    at: Instant,
 }
 
 /// A wish of a stripe's shards, while they come.
@@ -87,12 +90,9 @@ pub struct Mender {
     hand: Arc<Hand>,
     /// How punctual each place is.
     slots: Vec<Punctuality>,
-    last_arrival: Option<Instant>,
-    interval: Duration,
+    waiting: Waiting,
     /// The factors used last, for the losses of all stripes are often the same.
     rows: Option<Rows>,
-    /// A shard is no straggler before this time.
-    hedge_min: Duration,
     /// Bytes of stripes that are asked for ahead.
     ahead_bytes: u64,
     /// No stripe from this one on is asked for ahead.
@@ -121,6 +121,7 @@ impl Mender {
             cid,
             code: Code::new(manifest.shape),
             slots: vec![Punctuality::default(); manifest.shape.shards()],
+            waiting: Waiting::new(manifest.shape.shards(), HEDGE_MIN),
             manifest,
             dataset,
             blocks,
@@ -129,10 +130,7 @@ impl Mender {
             asked: HashMap::new(),
             failed: HashSet::new(),
             hand: Arc::default(),
-            last_arrival: None,
-            interval: Duration::ZERO,
             rows: None,
-            hedge_min: HEDGE_MIN,
             ahead_bytes: 0,
             ahead_end: u64::MAX,
         })
@@ -155,7 +153,7 @@ impl Mender {
     /// Nobody waits for the next byte: a shard that is late is waited for.
     #[must_use]
     pub fn with_patience(mut self) -> Self {
-        self.hedge_min = HEDGE_KEEPING;
+        self.waiting = Waiting::new(self.manifest.shape.shards(), HEDGE_KEEPING);
         self
     }
 

@@ -22,6 +22,11 @@ impl Punctuality {
         self.stripes > 0
     }
 
+    /// How many stripes it is left out for; none while it is in time.
+    pub(super) const fn stripes_left_out(self) -> u64 {
+        self.stripes
+    }
+
     /// Whether it is to be tried for this stripe, one at a time.
     pub(super) fn try_for(&mut self, stripe: u64) -> bool {
         stripe >= self.absent_until && *self.tried_for.get_or_insert(stripe) == stripe

@@ -33,7 +33,8 @@ pub(super) fn engine_config(
     let [a, b, c, d, e, f, g, h, ..] = *peer_id.public_key();
     let mut engine = EngineConfig::new(peer_id, u64::from_be_bytes([a, b, c, d, e, f, g, h]));
     engine.listen_port = addresses.first().map_or(0, SocketAddr::port);
-    engine.inflight_bytes_max = (config.limits.pool_bytes_max / 4) as u64;
+    // The pool bounds what comes of it: a buffer is taken when a block's first bytes are here.
+    engine.inflight_bytes_max = (config.limits.pool_bytes_max / 3 * 2) as u64;
     engine.serve_bytes_max = config.limits.serve_bytes_max as u64;
     engine.connections_max = config.limits.connections_max;
     engine.provider_timeout = config.provider_timeout;
