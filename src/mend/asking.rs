@@ -1,6 +1,9 @@
 //! A mender's questions to peers: what it asks for, whom it still waits for, and what came.
 
-use super::{Asked, Mender, Punctuality, Wish};
+use super::{
+    Asked, Mender, Wish,
+    punctuality::{Punctuality, most_punctual},
+};
 use crate::{
     engine::{Order, WantError},
     network_store::{Arrival, HeldBlock},
@@ -22,31 +25,18 @@ impl Mender {
     /// Asks for what lacks, and for as many others as it takes where some of it will not come.
     /// Returns whether some of it turned out to be here.
     pub(super) fn ask(&mut self, wish: &mut Wish, lacking: &[usize]) -> Result<bool, GetError> {
-        let shards = 0..wish.here.len();
         let (given_up, mut places): (Vec<usize>, Vec<usize>) =
             lacking.iter().partition(|place| self.is_given_up(wish, **place));
         let mut others = Vec::new();
         if !given_up.is_empty() {
             let more = self.manifest.shape.data().saturating_sub(wish.count() + places.len());
-            let hopeful = |place: &usize| {
-                !wish.here[*place] && !places.contains(place) && !self.is_given_up(wish, *place)
+            let lacks = |place: &usize| {
+                !wish.here[*place] && !places.contains(place) && !self.has_failed(wish, *place)
             };
-            others.extend(shards.clone().filter(hopeful).take(more));
-            // Without those who were late before it cannot be done: first who was so least often.
-            let unlikely = |place: &usize| {
-                !wish.here[*place]
-                    && !places.contains(place)
-                    && !others.contains(place)
-                    && !self.has_failed(wish, *place)
-            };
-            let mut last: Vec<usize> = shards.filter(unlikely).collect();
-            last.sort_by_key(|place| {
-                (wish.given_up.contains(place), self.slots[*place].stripes_left_out())
-            });
-            let (data, parity): (Vec<usize>, Vec<usize>) = last
-                .into_iter()
-                .take(more - others.len())
-                .partition(|place| lacking.contains(place));
+            let lacks: Vec<usize> = (0..wish.here.len()).filter(lacks).collect();
+            let chosen = most_punctual(lacks, &self.slots, &wish.given_up, more);
+            let (data, parity): (Vec<usize>, Vec<usize>) =
+                chosen.into_iter().partition(|place| lacking.contains(place));
             places.extend(data);
             others.extend(parity);
         }
@@ -176,8 +166,24 @@ impl Mender {
     ) -> Result<(), GetError> {
         let since = Instant::now();
         loop {
-            let now = Instant::now();
             let waited_for = self.waited_for(wish);
+            let next = waited_for.iter().map(|(_, at)| *at).min();
+            let look_at = Instant::now() + LOOK_AGAIN;
+            let Some(retrieval) = &mut self.retrieval else { return self.look_again(wish) };
+            // What came while nobody looked is not late: it is taken before anything is given up.
+            let arrivals = wait_until(next.map_or(look_at, |at| at.min(look_at)), |waker| {
+                match retrieval.arrivals(waker) {
+                    arrivals if arrivals.is_empty() => Poll::Pending,
+                    arrivals => Poll::Ready(arrivals),
+                }
+            });
+            if let Some(arrivals) = arrivals {
+                return self.take(wish, arrivals, tell);
+            }
+            if !tell(&self.cid.multihash().expect("a manifest has a hash")) {
+                return Err(GetError::Cancelled);
+            }
+            let now = Instant::now();
             let late = waited_for.iter().filter(|(_, at)| *at <= now);
             let late: Vec<usize> = late.map(|(place, _)| *place).collect();
             if !late.is_empty() {
@@ -186,19 +192,6 @@ impl Mender {
             }
             if waited_for.is_empty() && now - since >= LOOK_AGAIN {
                 return self.look_again(wish);
-            }
-            let next = waited_for.iter().map(|(_, at)| *at).min();
-            let deadline = next.map_or(now + LOOK_AGAIN, |at| at.min(now + LOOK_AGAIN));
-            let Some(retrieval) = &mut self.retrieval else { return self.look_again(wish) };
-            let arrivals = wait_until(deadline, |waker| match retrieval.arrivals(waker) {
-                arrivals if arrivals.is_empty() => Poll::Pending,
-                arrivals => Poll::Ready(arrivals),
-            });
-            if let Some(arrivals) = arrivals {
-                return self.take(wish, arrivals, tell);
-            }
-            if !tell(&self.cid.multihash().expect("a manifest has a hash")) {
-                return Err(GetError::Cancelled);
             }
         }
     }

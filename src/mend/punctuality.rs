@@ -1,5 +1,7 @@
 //! Which slots are late, and for how long that is held against them.
 
+use std::collections::HashSet;
+
 /// Stripes at most that a slot is left out for before it is tried again.
 const ABSENT_STRIPES_MAX: u64 = 64;
 
@@ -20,11 +22,6 @@ impl Punctuality {
     /// Whether others are asked in its place.
     pub(super) const fn is_late(self) -> bool {
         self.stripes > 0
-    }
-
-    /// How many stripes it is left out for; none while it is in time.
-    pub(super) const fn stripes_left_out(self) -> u64 {
-        self.stripes
     }
 
     /// Whether it is to be tried for this stripe, one at a time.
@@ -49,9 +46,36 @@ impl Punctuality {
     }
 }
 
+/// Those of `places` to ask in the place of others, `count` at most: first who is in time, then who
+/// was late least often, and last who was given up for this stripe.
+pub(super) fn most_punctual(
+    mut places: Vec<usize>,
+    slots: &[Punctuality],
+    given_up: &HashSet<usize>,
+    count: usize,
+) -> Vec<usize> {
+    places.sort_by_key(|place| (given_up.contains(place), slots[*place].stripes));
+    places.truncate(count);
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_are_asked_than_it_takes_and_first_who_was_late_least_often() {
+        let mut slots = [Punctuality::default(); 6];
+        for (place, times) in [(0, 3), (1, 1), (3, 2), (5, 1)] {
+            for time in 0..times {
+                slots[place].note_late(time * 100);
+            }
+        }
+        let chosen = |count| most_punctual(vec![0, 1, 3, 4, 5], &slots, &HashSet::from([1]), count);
+        assert_eq!(chosen(1), [4]);
+        assert_eq!(chosen(3), [4, 5, 3]);
+        assert_eq!(chosen(9), [4, 5, 3, 0, 1]);
+    }
 
     #[test]
     fn a_late_slot_is_tried_less_and_less_until_it_is_in_time() {
