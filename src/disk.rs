@@ -37,10 +37,10 @@ const READS_MAX: usize = 4_096;
 const READERS: usize = 2;
 /// Connections to the index that callers share.
 const SHARED_READERS_MAX: usize = 4;
-/// Bytes appended before the index is committed although nobody waits.
-const COMMIT_BYTES: u64 = 8 << 20;
+/// Bytes appended before readers find them in the store, and they leave the memory.
+const PUBLISH_BYTES: u64 = 8 << 20;
 /// Share of the pool that blocks may hold which only wait for that: they would starve the rest.
-const UNCOMMITTED_POOL_SHARE: usize = 4;
+const UNPUBLISHED_POOL_SHARE: usize = 4;
 /// Bytes that a crash may make the next start read again.
 const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
 /// Blocks of which it is remembered until the next commit that they were read.
@@ -447,24 +447,28 @@ impl Disk {
     fn write(&self, mut store: LocalStore, writes: &Receiver<Write>) {
         let mut appended: HashSet<Multihash> = HashSet::new();
         let mut since = Instant::now();
-        let held_bytes_max = self.0.pool.bytes_max() / UNCOMMITTED_POOL_SHARE;
+        let held_bytes_max = self.0.pool.bytes_max() / UNPUBLISHED_POOL_SHARE;
         let mut held_bytes = 0;
         loop {
-            let next = if appended.is_empty() {
+            let next = if appended.is_empty() && store.is_committed() {
                 writes.recv().ok()
             } else {
                 match writes.recv_deadline(since + store.commit_interval()) {
                     Ok(write) => Some(write),
                     Err(error) if error.is_timeout() => {
                         self.commit(&mut store, &mut appended);
+                        // If it failed, not before the next time.
+                        since = Instant::now();
                         continue;
                     }
                     Err(_) => None,
                 }
             };
             if appended.is_empty() {
-                since = Instant::now();
                 held_bytes = 0;
+                if store.is_committed() {
+                    since = Instant::now();
+                }
             }
             match next {
                 Some(Write::Put(put)) => {
@@ -479,12 +483,19 @@ impl Disk {
                 }
                 Some(Write::Control(act)) => {
                     act(&mut store);
-                    self.commit(&mut store, &mut appended);
+                    self.publish(&mut store, &mut appended);
                 }
                 Some(Write::Stop) | None => break,
             }
-            if store.batch_bytes() >= COMMIT_BYTES || held_bytes >= held_bytes_max {
-                self.commit(&mut store, &mut appended);
+            if store.batch_bytes() >= PUBLISH_BYTES || held_bytes >= held_bytes_max {
+                let is_due = since.elapsed() >= store.commit_interval()
+                    || store.unsynced_bytes() >= UNSYNCED_BYTES_MAX;
+                if is_due {
+                    self.commit(&mut store, &mut appended);
+                    since = Instant::now();
+                } else {
+                    self.publish(&mut store, &mut appended);
+                }
             }
         }
         if let Err(error) = store.sync() {
@@ -518,7 +529,7 @@ impl Disk {
         }
     }
 
-    /// Commits, and lets go of the blocks that the index has now.
+    /// Takes all that was appended into the index.
     fn commit(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
         store.set_time(now());
         let touched = std::mem::take(&mut *self.0.touched.lock());
@@ -526,7 +537,24 @@ impl Disk {
         let committed = noted.and_then(|()| {
             if store.unsynced_bytes() >= UNSYNCED_BYTES_MAX { store.sync() } else { store.commit() }
         });
-        if let Err(error) = committed {
+        self.release(store, appended, committed);
+    }
+
+    /// Lets readers find all that was appended.
+    fn publish(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
+        store.set_time(now());
+        let published = store.publish();
+        self.release(store, appended, published);
+    }
+
+    /// Lets go of the blocks that readers find in the store now.
+    fn release(
+        &self,
+        store: &LocalStore,
+        appended: &mut HashSet<Multihash>,
+        written: Result<(), StoreError>,
+    ) {
+        if let Err(error) = written {
             log::error!("the index cannot be written: {error}");
         }
         self.0.changes.store(store.changes(), Ordering::Release);

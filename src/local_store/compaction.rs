@@ -8,10 +8,10 @@
 
 use super::{
     LocalStore, StoreError,
-    index::{self, Place},
+    index::{self, Place, Row},
     medium::PackFile,
     pack::FIRST_RECORD,
-    record::{HEADER_BYTES, Header, Kind},
+    record::{Header, Kind},
     recovery::{Headers, pack_seed},
 };
 
@@ -49,14 +49,11 @@ impl LocalStore {
         let is_oldest = self.medium.packs()?.first() == Some(&number);
         let end = self.tally.packs.get(&number).map_or(0, |pack| pack.indexed);
         let mut headers = Headers::new(file, seed, FIRST_RECORD, end);
-        let mut payload = Vec::new();
         while let Some((offset, header)) = headers.next()? {
-            self.begin()?;
+            self.make_batch_room()?;
             let place = Place { pack: number, offset, len: header.len };
             if self.is_needed(&header, place, is_oldest)? {
-                payload.resize(header.len as usize, 0);
-                file.read_at(&mut payload, offset + HEADER_BYTES as u64)?;
-                self.move_record(&header, &payload, place)?;
+                self.move_record(&header, headers.payload(offset, &header)?, place)?;
             }
         }
         // The old pack goes only when the new places are there for good, and the index forgets it
@@ -76,7 +73,7 @@ impl LocalStore {
         place: Place,
         is_oldest: bool,
     ) -> Result<bool, StoreError> {
-        let here = |hash| index::place(&self.index, hash);
+        let here = |hash| self.row(hash).map(|row| row.map(|row| row.place));
         Ok(match (header.kind, &header.hash) {
             (Kind::Put, Some(hash)) => here(hash)? == Some(place),
             (Kind::Delete, Some(hash)) => !is_oldest && here(hash)?.is_none(),
@@ -99,7 +96,7 @@ impl LocalStore {
             // Damaged: left behind, it is no longer here.
             if let Some(hash) = &header.hash {
                 log::error!("block {hash:?} is damaged on disk; it is no longer served");
-                index::delete_block(&self.index, hash)?;
+                self.recent.set(hash, None);
                 self.has_changed = true;
                 self.tally.remove(from);
             }
@@ -111,7 +108,8 @@ impl LocalStore {
         let offset = self.append(header, payload)?;
         if let (Kind::Put, Some(hash)) = (header.kind, &header.hash) {
             let to = Place { pack: self.pack.number, offset, len: header.len };
-            index::move_block(&self.index, hash, to)?;
+            let used = self.row(hash)?.map_or(0, |row| row.used);
+            self.recent.set(hash, Some(Row { place: to, used }));
             self.has_moved = true;
             self.tally.remove(from);
             self.tally.add(to);

@@ -3,7 +3,7 @@
 
 use super::{Dataset, StoreError, record::HEADER_BYTES};
 use barrow_wire::Multihash;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::{collections::BTreeMap, path::Path};
 
 /// The version of the tables; an index of another one is thrown away and rebuilt.
@@ -31,6 +31,7 @@ CREATE TABLE counts(blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, next_datase
 INSERT INTO counts VALUES(0, 0, 1);
 ";
 const PREFIX_BYTES: usize = 9;
+pub(super) type Prefix = [u8; PREFIX_BYTES];
 
 /// The store's figures, kept in memory and written with each commit.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,11 @@ impl Tally {
         pack
     }
 
+    /// All of it is to be written with the next commit, as the last one failed.
+    pub(super) fn keep_all(&mut self) {
+        self.packs.values_mut().for_each(|pack| pack.is_changed = true);
+    }
+
     pub(super) fn add(&mut self, place: Place) {
         self.blocks += 1;
         self.bytes += place.record_bytes();
@@ -87,6 +93,14 @@ impl Place {
     pub(super) fn record_bytes(self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.len)
     }
+}
+
+/// What is known of a block that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) place: Place,
+    /// When it was last used, in seconds of Unix time.
+    pub(super) used: u32,
 }
 
 /// Pages of the write-ahead log that are worth a checkpoint, at most.
@@ -141,9 +155,9 @@ fn configure(index: &Connection, cache_kib: usize) -> Result<(), rusqlite::Error
     index.busy_timeout(std::time::Duration::from_secs(10))
 }
 
-/// Begins a transaction.
+/// Begins a transaction, to read at first: nobody else writes.
 pub(super) fn begin(index: &Connection) -> Result<(), rusqlite::Error> {
-    index.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+    index.prepare_cached("BEGIN")?.execute([]).map(drop)
 }
 
 /// Ends it: readers see what it did.
@@ -151,50 +165,32 @@ pub(super) fn commit(index: &Connection) -> Result<(), rusqlite::Error> {
     index.prepare_cached("COMMIT")?.execute([]).map(drop)
 }
 
-/// Where a block is.
-pub(super) fn place(index: &Connection, hash: &Multihash) -> Result<Option<Place>, StoreError> {
+/// Undoes an open transaction. SQLite has done so itself where the disk was full.
+pub(super) fn roll_back(index: &Connection) {
+    if !index.is_autocommit()
+        && let Err(error) = index.prepare_cached("ROLLBACK").and_then(|mut undo| undo.execute([]))
+    {
+        log::error!("the index cannot be rolled back: {error}");
+    }
+}
+
+/// What the index knows of a block.
+pub(super) fn row(index: &Connection, hash: &Multihash) -> Result<Option<Row>, StoreError> {
     let mut statement =
-        index.prepare_cached("SELECT pack, offset, len FROM blocks WHERE hash = ?1")?;
-    let place = statement.query_row([hash.to_bytes()], |row| {
-        Ok(Place { pack: row.get(0)?, offset: unsigned(row.get(1)?), len: row.get(2)? })
+        index.prepare_cached("SELECT pack, offset, len, used FROM blocks WHERE hash = ?1")?;
+    let row = statement.query_row([hash.to_bytes()], |row| {
+        let place = Place { pack: row.get(0)?, offset: unsigned(row.get(1)?), len: row.get(2)? };
+        Ok(Row { place, used: row.get(3)? })
     });
-    Ok(place.optional()?)
+    Ok(row.optional()?)
 }
 
-/// Remembers a block that was not known.
-pub(super) fn insert_block(
-    index: &Connection,
-    hash: &Multihash,
-    place: Place,
-    used: u32,
-) -> Result<(), StoreError> {
-    index.prepare_cached("INSERT INTO blocks VALUES(?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        hash.to_bytes(),
-        place.pack,
-        signed(place.offset),
-        place.len,
-        used
-    ])?;
-    Ok(())
-}
-
-/// Another place of a known block.
-pub(super) fn move_block(
-    index: &Connection,
-    hash: &Multihash,
-    place: Place,
-) -> Result<(), StoreError> {
+/// Remembers where a block is, in the place of what was known.
+pub(super) fn put_block(index: &Connection, hash: &Multihash, row: Row) -> Result<(), StoreError> {
+    let Row { place, used } = row;
     index
-        .prepare_cached("UPDATE blocks SET pack = ?2, offset = ?3, len = ?4 WHERE hash = ?1")?
-        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len])?;
-    Ok(())
-}
-
-/// Notes when a block was last used.
-pub(super) fn touch(index: &Connection, hash: &Multihash, used: u32) -> Result<(), StoreError> {
-    index
-        .prepare_cached("UPDATE blocks SET used = ?2 WHERE hash = ?1 AND used < ?2")?
-        .execute(params![hash.to_bytes(), used])?;
+        .prepare_cached("INSERT OR REPLACE INTO blocks VALUES(?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len, used])?;
     Ok(())
 }
 
@@ -240,16 +236,29 @@ pub(super) fn blocks_after(
     collect_hashes(statement.query(params![after, limit])?)
 }
 
-/// Notes that a dataset refers to a block; `false` if that was known.
-pub(super) fn insert_ref(
+/// What references name a block by.
+pub(super) fn prefix(hash: &Multihash) -> Prefix {
+    let bytes = hash.to_bytes();
+    std::array::from_fn(|at| bytes[at])
+}
+
+/// Remembers that a dataset refers to a block.
+pub(super) fn put_ref(index: &Connection, prefix: &Prefix, dataset: u64) -> Result<(), StoreError> {
+    index
+        .prepare_cached("INSERT OR IGNORE INTO refs VALUES(?1, ?2)")?
+        .execute(params![prefix, signed(dataset)])?;
+    Ok(())
+}
+
+/// Whether a dataset refers to a block.
+pub(super) fn has_ref(
     index: &Connection,
-    hash: &Multihash,
+    prefix: &Prefix,
     dataset: u64,
 ) -> Result<bool, StoreError> {
-    let inserted = index
-        .prepare_cached("INSERT OR IGNORE INTO refs VALUES(?1, ?2)")?
-        .execute(params![&hash.to_bytes()[..PREFIX_BYTES], signed(dataset)])?;
-    Ok(inserted == 1)
+    let mut statement =
+        index.prepare_cached("SELECT 1 FROM refs WHERE prefix = ?1 AND dataset = ?2")?;
+    Ok(statement.exists(params![prefix, signed(dataset)])?)
 }
 
 /// Forgets all that a dataset refers to.
@@ -266,14 +275,23 @@ pub(super) fn delete_dangling_refs(index: &Connection) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Some blocks that no dataset refers to, those first that were not used for the longest time.
-pub(super) fn unreferenced(index: &Connection, limit: u32) -> Result<Vec<Multihash>, StoreError> {
+/// Some blocks that no dataset refers to with their last use, those first that were not used for
+/// the longest time.
+pub(super) fn unreferenced(
+    index: &Connection,
+    limit: u32,
+) -> Result<Vec<(Multihash, u32)>, StoreError> {
     let mut statement = index.prepare_cached(
-        "SELECT hash FROM blocks
+        "SELECT hash, used FROM blocks
          WHERE NOT EXISTS (SELECT 1 FROM refs WHERE prefix = substr(hash, 1, 9))
          ORDER BY used, pack, offset LIMIT ?1",
     )?;
-    collect_hashes(statement.query([limit])?)
+    let mut rows = statement.query([limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((hash_of(row)?, row.get(1)?));
+    }
+    Ok(found)
 }
 
 /// Blocks that nobody keeps.
@@ -335,8 +353,8 @@ pub(super) fn is_dead(
 ) -> Result<bool, StoreError> {
     let mut statement =
         index.prepare_cached("SELECT min(dataset), max(dataset) FROM refs WHERE prefix = ?1")?;
-    let (least, most): (Option<i64>, Option<i64>) = statement
-        .query_row([&hash.to_bytes()[..PREFIX_BYTES]], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (least, most): (Option<i64>, Option<i64>) =
+        statement.query_row([prefix(hash)], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(match dead {
         Dead::Unreferenced => least.is_none(),
         Dead::OnlyOf(dataset) => [least, most] == [Some(signed(dataset)); 2],
@@ -352,7 +370,7 @@ fn collect_hashes(mut rows: rusqlite::Rows<'_>) -> Result<Vec<Multihash>, StoreE
 }
 
 /// The hash in a row's first column.
-fn hash_of(row: &Row<'_>) -> Result<Multihash, StoreError> {
+fn hash_of(row: &rusqlite::Row<'_>) -> Result<Multihash, StoreError> {
     let bytes: [u8; Multihash::BYTES] = row.get(0)?;
     Multihash::from_bytes(&bytes).map_err(|_| StoreError::BadIndex)
 }
@@ -412,8 +430,7 @@ pub(super) fn datasets_of(
         "SELECT info FROM datasets WHERE id IN (SELECT dataset FROM refs WHERE prefix = ?1)
          ORDER BY id",
     )?;
-    let prefix = &hash.to_bytes()[..PREFIX_BYTES];
-    let infos = statement.query_map([prefix], |row| row.get::<_, String>(0))?;
+    let infos = statement.query_map([prefix(hash)], |row| row.get::<_, String>(0))?;
     infos.map(|info| parse_dataset(&info?)).collect()
 }
 

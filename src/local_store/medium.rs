@@ -3,7 +3,7 @@
 use super::StoreError;
 use super::index;
 use rusqlite::Connection;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -81,6 +81,9 @@ pub trait Medium: Send + Sync {
 
     /// Bytes that are taken on disk beside the packs.
     fn other_bytes(&self) -> u64;
+
+    /// Bytes that are free on the disk.
+    fn free_bytes(&self) -> u64;
 }
 
 /// One pack's file.
@@ -233,6 +236,10 @@ impl Medium for Directory {
         let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let kept = files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file);
         kept.map(|file| file.blocks() * 512).sum()
+    }
+
+    fn free_bytes(&self) -> u64 {
+        statvfs(&self.dir).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

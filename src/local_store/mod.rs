@@ -10,6 +10,7 @@ mod index;
 pub mod medium;
 mod pack;
 mod reader;
+mod recent;
 mod record;
 mod recovery;
 mod removal;
@@ -24,13 +25,14 @@ pub use removal::Removed;
 
 use crate::block::Block;
 use barrow_wire::{Cid, Multihash};
-use index::{Place, Tally};
+use index::{Place, Row, Tally};
 use medium::{Directory, Index, Medium};
 use pack::OpenPack;
+use recent::Recent;
 use record::{Header, Kind};
 use space::Held;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io,
     path::Path,
@@ -89,6 +91,8 @@ pub struct LocalStore {
     index: Index,
     pack: OpenPack,
     tally: Tally,
+    /// What the index does not have yet.
+    recent: Recent,
     /// A transaction is open.
     in_batch: bool,
     batch_bytes: u64,
@@ -96,6 +100,8 @@ pub struct LocalStore {
     held: Held,
     /// Where blocks were that are forgotten: their space is given back after the next sync.
     freed: Vec<Place>,
+    /// Cache that may go, with its last use when that was looked at.
+    evictable: VecDeque<(Multihash, u32)>,
     /// Blocks have moved since the last sync.
     has_moved: bool,
     /// Since the last commit something is no longer here, or is told of in another way.
@@ -141,18 +147,20 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_on(medium: Arc<dyn Medium>, options: StoreOptions) -> Result<Self, StoreError> {
-        let recovery::Recovered { index, pack, tally } =
-            recovery::recover(&*medium, options.piece_bytes)?;
+        let recovery::Recovered { index, pack, tally, recent } =
+            recovery::recover(&*medium, options.piece_bytes, options.cache_kib)?;
         let mut store = Self {
             medium,
             options,
             index,
             pack,
             tally,
+            recent,
             in_batch: false,
             batch_bytes: 0,
             held: Held::default(),
             freed: Vec::new(),
+            evictable: VecDeque::new(),
             has_moved: false,
             has_changed: false,
             changes: 0,
@@ -170,7 +178,7 @@ impl LocalStore {
     /// # Errors
     /// If the index cannot be opened.
     pub fn reader(&self) -> Result<StoreReader, StoreError> {
-        StoreReader::open(self.medium.clone())
+        StoreReader::open(self.medium.clone(), self.recent.published())
     }
 
     /// Tells the time, in seconds of Unix time: cache goes in the order of its last use, and a pin
@@ -185,7 +193,7 @@ impl LocalStore {
     /// If SQLite fails.
     pub fn touch(&mut self, hash: &Multihash) -> Result<(), StoreError> {
         self.begin()?;
-        index::touch(&self.index, hash, self.now)
+        self.recent.touch(&self.index, hash, self.now)
     }
 
     /// Appends a block, unless it is here; `dataset` refers to it then.
@@ -194,9 +202,9 @@ impl LocalStore {
     /// [`StoreError::OverQuota`], [`StoreError::ReadOnly`], or the file system: then the block is
     /// not here, and all others are.
     pub fn put(&mut self, block: &Block, dataset: Option<DatasetId>) -> Result<(), StoreError> {
-        self.begin()?;
+        self.make_batch_room()?;
         let hash = block.hash();
-        if index::place(&self.index, hash)?.is_some() {
+        if self.row(hash)?.is_some() {
             return dataset.map_or(Ok(()), |id| self.reference(id, hash, block.len() as u64));
         }
         self.make_room(record::HEADER_BYTES as u64 + block.len() as u64)?;
@@ -204,7 +212,7 @@ impl LocalStore {
         let header = Header::new(Kind::Put, id, Some(*hash), block.data());
         let offset = self.append(&header, block.data())?;
         let place = Place { pack: self.pack.number, offset, len: header.len };
-        index::insert_block(&self.index, hash, place, self.now)?;
+        self.recent.set(hash, Some(Row { place, used: self.now }));
         self.tally.add(place);
         if let Some(id) = dataset {
             self.note_ref(id, hash, block.len() as u64)?;
@@ -222,7 +230,7 @@ impl LocalStore {
         hash: &Multihash,
         len: u64,
     ) -> Result<(), StoreError> {
-        self.begin()?;
+        self.make_batch_room()?;
         if self.note_ref(dataset, hash, len)? {
             self.make_room(record::HEADER_BYTES as u64)?;
             self.append(&Header::new(Kind::Reference, dataset.0, Some(*hash), &[]), &[])?;
@@ -231,7 +239,7 @@ impl LocalStore {
     }
 
     fn note_ref(&mut self, id: DatasetId, hash: &Multihash, len: u64) -> Result<bool, StoreError> {
-        let new = index::insert_ref(&self.index, hash, id.0)?;
+        let new = self.recent.add_ref(&self.index, hash, id.0)?;
         if new && let Some((blocks, bytes)) = self.open_datasets.get_mut(&id.0) {
             *blocks += 1;
             *bytes += len;
@@ -244,7 +252,11 @@ impl LocalStore {
     /// # Errors
     /// If the index cannot be asked.
     pub fn block_len(&self, hash: &Multihash) -> Result<Option<u32>, StoreError> {
-        Ok(index::place(&self.index, hash)?.map(|place| place.len))
+        Ok(self.row(hash)?.map(|row| row.place.len))
+    }
+
+    fn row(&self, hash: &Multihash) -> Result<Option<Row>, StoreError> {
+        self.recent.row(&self.index, hash)
     }
 
     /// Begins a dataset: its blocks are kept while it is being stored.
@@ -289,22 +301,29 @@ impl LocalStore {
     /// As [`Self::put`].
     pub fn abandon_dataset(&mut self, id: DatasetId) -> Result<(), StoreError> {
         self.open_datasets.remove(&id.0);
+        self.delete_refs(id.0)
+    }
+
+    fn delete_refs(&mut self, id: u64) -> Result<(), StoreError> {
         self.begin()?;
-        index::delete_refs(&self.index, id.0)
+        self.has_changed = true;
+        self.recent.delete_refs(&self.index, id)
     }
 
     fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
         let info = serde_json::to_string(dataset).expect("plain data becomes JSON");
         self.append(&Header::new(Kind::Dataset, id, None, info.as_bytes()), info.as_bytes())?;
         self.has_changed = true;
+        self.begin()?;
         index::put_dataset(&self.index, id, dataset, &info)
     }
 
     fn forget(&mut self, id: u64) -> Result<(), StoreError> {
         self.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
         self.has_changed = true;
+        self.begin()?;
         index::delete_dataset(&self.index, id)?;
-        index::delete_refs(&self.index, id)
+        self.delete_refs(id)
     }
 
     /// Pins for good, or unpins; `false` if there is no such dataset. Synced on return.
@@ -366,10 +385,12 @@ impl LocalStore {
         self.begin()
     }
 
+    fn check_writable(&self) -> Result<(), StoreError> {
+        self.read_only.clone().map_or(Ok(()), |reason| Err(StoreError::ReadOnly(reason)))
+    }
+
     fn begin(&mut self) -> Result<(), StoreError> {
-        if let Some(reason) = &self.read_only {
-            return Err(StoreError::ReadOnly(reason.clone()));
-        }
+        self.check_writable()?;
         if !self.in_batch {
             index::begin(&self.index)?;
             self.in_batch = true;
@@ -377,41 +398,83 @@ impl LocalStore {
         Ok(())
     }
 
+    /// There is a place for one more row, and a transaction: looking up outside of one, SQLite asks
+    /// the kernel for its locks each time.
+    fn make_batch_room(&mut self) -> Result<(), StoreError> {
+        self.check_writable()?;
+        if self.recent.is_full() {
+            self.commit()?;
+        }
+        self.begin()
+    }
+
     /// Time after which what was appended is committed although nobody waits.
     pub fn commit_interval(&self) -> Duration {
         self.options.commit_interval
     }
 
-    /// Bytes appended since the last commit.
+    /// Bytes appended since readers were let find what there was.
     pub fn batch_bytes(&self) -> u64 {
         self.batch_bytes
     }
 
-    /// Lets readers find what was appended, without a promise over a power cut.
+    /// Whether the index has all of it.
+    pub fn is_committed(&self) -> bool {
+        !self.in_batch && self.recent.is_empty()
+    }
+
+    /// Lets readers find what was appended, without a promise over a power cut. The index need not
+    /// have it for that.
     ///
     /// # Errors
     /// If the file system or SQLite fails.
+    pub fn publish(&mut self) -> Result<(), StoreError> {
+        if self.has_changed || self.has_moved || self.recent.is_full() {
+            return self.commit();
+        }
+        self.check_writable()?;
+        self.pack.flush()?;
+        self.recent.publish();
+        self.batch_bytes = 0;
+        Ok(())
+    }
+
+    /// Publishes what was appended, and takes it into the index.
+    ///
+    /// # Errors
+    /// If the file system or SQLite fails: then it is taken with the next commit.
     pub fn commit(&mut self) -> Result<(), StoreError> {
         // Where a block moved from is not looked at again after a crash.
         if self.has_moved {
             return self.sync();
         }
-        if let Some(reason) = &self.read_only {
-            return Err(StoreError::ReadOnly(reason.clone()));
+        self.check_writable()?;
+        if self.is_committed() {
+            return Ok(());
         }
-        if self.in_batch {
-            self.pack.flush()?;
-            let end = self.pack.end();
-            self.tally.pack(self.pack.number).indexed = end;
-            index::save_tally(&self.index, &mut self.tally)?;
-            index::commit(&self.index)?;
+        self.pack.flush()?;
+        let end = self.pack.end();
+        self.tally.pack(self.pack.number).indexed = end;
+        if let Err(error) = self.write_index() {
+            index::roll_back(&self.index);
             self.in_batch = false;
-            self.batch_bytes = 0;
-            self.changes += u64::from(std::mem::take(&mut self.has_changed));
-            self.medium.committed(&mut self.index);
-            self.measure_rest();
+            self.tally.keep_all();
+            return Err(error);
         }
+        self.in_batch = false;
+        self.recent.clear();
+        self.batch_bytes = 0;
+        self.changes += u64::from(std::mem::take(&mut self.has_changed));
+        self.medium.committed(&mut self.index);
+        self.measure_rest();
         Ok(())
+    }
+
+    fn write_index(&mut self) -> Result<(), StoreError> {
+        self.begin()?;
+        self.recent.write(&self.index)?;
+        index::save_tally(&self.index, &mut self.tally)?;
+        Ok(index::commit(&self.index)?)
     }
 
     /// Commits since the store was opened that took something away or changed what is told of a
@@ -432,13 +495,17 @@ impl LocalStore {
     /// # Errors
     /// After a failed sync the store is read-only: what the kernel dropped is not known.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        self.begin()?;
+        self.check_writable()?;
         self.pack.flush()?;
         if let Err(error) = self.pack.file.sync() {
             return Err(self.fail(&error));
         }
-        let end = self.pack.end();
-        self.tally.pack(self.pack.number).synced = end;
+        if self.unsynced_bytes() > 0 {
+            // The index is to know it.
+            self.begin()?;
+            let end = self.pack.end();
+            self.tally.pack(self.pack.number).synced = end;
+        }
         self.has_moved = false;
         self.commit()?;
         self.give_back();

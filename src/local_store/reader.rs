@@ -4,6 +4,7 @@ use super::{
     Dataset, StoreError,
     index::{self, Place},
     medium::{Index, Medium, PackFile},
+    recent::Published,
     record::{HEADER_BYTES, Header, Kind},
     recovery::pack_seed,
 };
@@ -18,6 +19,7 @@ const OPEN_PACKS_MAX: usize = 32;
 pub struct StoreReader {
     medium: Arc<dyn Medium>,
     index: Index,
+    recent: Published,
     open: Vec<(u32, OpenedPack)>,
 }
 
@@ -27,9 +29,13 @@ struct OpenedPack {
 }
 
 impl StoreReader {
-    pub(super) fn open(medium: Arc<dyn Medium>) -> Result<Self, StoreError> {
+    pub(super) fn open(medium: Arc<dyn Medium>, recent: Published) -> Result<Self, StoreError> {
         let index = medium.read_index()?;
-        Ok(Self { medium, index, open: Vec::new() })
+        Ok(Self { medium, index, recent, open: Vec::new() })
+    }
+
+    fn place(&self, hash: &Multihash) -> Result<Option<Place>, StoreError> {
+        Ok(self.recent.row(&self.index, hash)?.map(|row| row.place))
     }
 
     /// The block, if it is here and its checksum holds. Waits while the pool has no buffer.
@@ -37,13 +43,13 @@ impl StoreReader {
     /// # Errors
     /// If the index or the pack cannot be read. Damage is no error: see [`Self::is_damaged`].
     pub fn get(&mut self, hash: &Multihash, pool: &Pool) -> Result<Option<Block>, StoreError> {
-        let mut place = index::place(&self.index, hash)?;
+        let mut place = self.place(hash)?;
         while let Some(at) = place {
             if let Some(block) = self.read(hash, at, pool)? {
                 return Ok(Some(block));
             }
             // It may have moved to another pack since it was looked up.
-            place = index::place(&self.index, hash)?.filter(|now| *now != at);
+            place = self.place(hash)?.filter(|now| *now != at);
         }
         Ok(None)
     }
@@ -53,7 +59,7 @@ impl StoreReader {
     /// # Errors
     /// If the index or the pack cannot be read.
     pub fn is_damaged(&mut self, hash: &Multihash, pool: &Pool) -> Result<bool, StoreError> {
-        Ok(index::place(&self.index, hash)?.is_some() && self.get(hash, pool)?.is_none())
+        Ok(self.place(hash)?.is_some() && self.get(hash, pool)?.is_none())
     }
 
     fn read(
@@ -108,7 +114,7 @@ impl StoreReader {
     /// # Errors
     /// If the index cannot be asked.
     pub fn presence(&self, hash: &Multihash) -> Result<Presence, StoreError> {
-        let Some(place) = index::place(&self.index, hash)? else {
+        let Some(place) = self.place(hash)? else {
             return Ok(Presence::DontHave);
         };
         let len = place.len;

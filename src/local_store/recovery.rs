@@ -2,16 +2,17 @@
 
 use super::{
     Dataset, StoreError,
-    index::{self, Place, Tally},
+    index::{self, Place, Row, Tally},
     medium::{Index, Medium, PackFile},
     pack::{FIRST_RECORD, OpenPack},
+    recent::Recent,
     record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
 };
 use rusqlite::Connection;
 use std::io;
 
 /// Records taken into the index in one transaction.
-const RECORDS_PER_COMMIT: u64 = 16_384;
+const RECORDS_PER_COMMIT: u64 = 65_536;
 /// Bytes searched at a time for the next sound record behind a damaged one.
 const SEARCH_BYTES: usize = 1 << 20;
 
@@ -20,11 +21,23 @@ pub(super) struct Recovered {
     pub(super) index: Index,
     pub(super) pack: OpenPack,
     pub(super) tally: Tally,
+    pub(super) recent: Recent,
+}
+
+/// What the packs have, on its way into the index.
+struct Replay<'a> {
+    index: &'a Connection,
+    tally: &'a mut Tally,
+    recent: &'a mut Recent,
 }
 
 /// Opens the index, or makes a new one where it is missing or damaged; takes into it what the
 /// packs have behind it, and opens the last pack.
-pub(super) fn recover(medium: &dyn Medium, piece_bytes: usize) -> Result<Recovered, StoreError> {
+pub(super) fn recover(
+    medium: &dyn Medium,
+    piece_bytes: usize,
+    cache_kib: usize,
+) -> Result<Recovered, StoreError> {
     // Before anything is touched.
     let seeds = read_headers(medium)?;
     let mut index = open_index(medium)?;
@@ -40,15 +53,19 @@ pub(super) fn recover(medium: &dyn Medium, piece_bytes: usize) -> Result<Recover
     index::begin(&index)?;
     doubt(&index, &mut tally, &seeds)?;
     let mut end = 0;
+    let mut recent = Recent::new(cache_kib);
+    let mut replay = Replay { index: &index, tally: &mut tally, recent: &mut recent };
     for &(number, seed) in &seeds {
         end = match seed {
-            Some(seed) => scan(medium, number, seed, &index, &mut tally)?,
+            Some(seed) => replay.scan(medium, number, seed)?,
             None => 0,
         };
     }
+    recent.write(&index)?;
     index::delete_dangling_refs(&index)?;
     index::save_tally(&index, &mut tally)?;
     index::commit(&index)?;
+    recent.clear();
     medium.committed(&mut index);
     let pack = match seeds.last() {
         None => OpenPack::create(medium, 1, piece_bytes)?,
@@ -57,7 +74,7 @@ pub(super) fn recover(medium: &dyn Medium, piece_bytes: usize) -> Result<Recover
         // may still be of use to somebody, so it stays.
         Some(&(number, None)) => OpenPack::create(medium, number + 1, piece_bytes)?,
     };
-    Ok(Recovered { index, pack, tally })
+    Ok(Recovered { index, pack, tally, recent })
 }
 
 /// The packs with their seeds; none where a pack's header cannot be read.
@@ -118,53 +135,98 @@ fn doubt(
     Ok(())
 }
 
-/// Takes a pack's records into the index; gives the end of the last sound one.
-fn scan(
-    medium: &dyn Medium,
-    number: u32,
-    seed: u64,
-    index: &Connection,
-    tally: &mut Tally,
-) -> Result<u64, StoreError> {
-    let file = medium.read_pack(number)?;
-    let len = file.size()?;
-    if tally.pack(number).synced < len {
-        // What is read now may be in the page cache alone.
-        medium.open_pack(number)?.sync()?;
+impl Replay<'_> {
+    /// Takes a pack's records into the index; gives the end of the last sound one.
+    fn scan(&mut self, medium: &dyn Medium, number: u32, seed: u64) -> Result<u64, StoreError> {
+        let file = medium.read_pack(number)?;
+        let len = file.size()?;
+        if self.tally.pack(number).synced < len {
+            // What is read now may be in the page cache alone.
+            medium.open_pack(number)?.sync()?;
+        }
+        let mut offset = self.tally.pack(number).indexed.max(FIRST_RECORD).min(len);
+        let mut end = offset;
+        let mut taken = 0;
+        let mut payload = Vec::new();
+        while offset < len {
+            match read_record(&*file, seed, offset, &mut payload)? {
+                Found::Record(header) => {
+                    self.apply(Place { pack: number, offset, len: header.len }, &header, &payload)?;
+                    offset += header.record_bytes();
+                    end = offset;
+                    taken += 1;
+                    if taken % RECORDS_PER_COMMIT == 0 || self.recent.is_full() {
+                        self.come_to(number, end);
+                        self.commit()?;
+                    }
+                }
+                // Given back, or torn: what lies within it is no record.
+                Found::Payload(header) => offset += header.record_bytes(),
+                Found::Nothing => match find_record(&*file, seed, offset + 1, len)? {
+                    Some(next) => {
+                        log::debug!("pack {number}: bytes {offset} to {next} hold no record");
+                        offset = next;
+                    }
+                    None => break,
+                },
+            }
+        }
+        self.come_to(number, end);
+        Ok(end)
     }
-    let mut offset = tally.pack(number).indexed.max(FIRST_RECORD).min(len);
-    let mut end = offset;
-    let mut taken = 0;
-    let mut payload = Vec::new();
-    while offset < len {
-        match read_record(&*file, seed, offset, &mut payload)? {
-            Found::Record(header) => {
-                apply(index, tally, number, offset, &header, &payload)?;
-                offset += header.record_bytes();
-                end = offset;
-                taken += 1;
-                if taken % RECORDS_PER_COMMIT == 0 {
-                    tally.pack(number).indexed = end;
-                    tally.pack(number).synced = end;
-                    index::save_tally(index, tally)?;
-                    index::commit(index)?;
-                    index::begin(index)?;
+
+    fn come_to(&mut self, number: u32, end: u64) {
+        let pack = self.tally.pack(number);
+        (pack.indexed, pack.synced) = (end, end);
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.recent.write(self.index)?;
+        index::save_tally(self.index, self.tally)?;
+        index::commit(self.index)?;
+        self.recent.clear();
+        Ok(index::begin(self.index)?)
+    }
+
+    fn apply(&mut self, at: Place, header: &Header, payload: &[u8]) -> Result<(), StoreError> {
+        self.tally.next_dataset = self.tally.next_dataset.max(header.dataset + 1);
+        match (header.kind, &header.hash) {
+            (Kind::Put, Some(hash)) => {
+                // The newest is the one that was not deleted.
+                let known = self.recent.row(self.index, hash)?;
+                if let Some(known) = known {
+                    self.tally.remove(known.place);
+                }
+                let used = known.map_or(0, |row| row.used);
+                self.recent.set(hash, Some(Row { place: at, used }));
+                self.tally.add(at);
+                if header.dataset != 0 {
+                    self.recent.set_ref(hash, header.dataset);
                 }
             }
-            // Given back, or torn: what lies within it is no record.
-            Found::Payload(header) => offset += header.record_bytes(),
-            Found::Nothing => match find_record(&*file, seed, offset + 1, len)? {
-                Some(next) => {
-                    log::debug!("pack {number}: bytes {offset} to {next} hold no record");
-                    offset = next;
+            (Kind::Delete, Some(hash)) => {
+                if let Some(known) = self.recent.row(self.index, hash)? {
+                    self.recent.set(hash, None);
+                    self.tally.remove(known.place);
                 }
-                None => break,
-            },
+            }
+            (Kind::Reference, Some(hash)) => self.recent.set_ref(hash, header.dataset),
+            (Kind::Dataset, _) => {
+                let text = std::str::from_utf8(payload).map_err(|_| StoreError::BadIndex)?;
+                let dataset: Dataset =
+                    serde_json::from_str(text).map_err(|_| StoreError::BadIndex)?;
+                index::put_dataset(self.index, header.dataset, &dataset, text)?;
+            }
+            (Kind::Forget, _) => {
+                index::delete_dataset(self.index, header.dataset)?;
+                self.recent.delete_refs(self.index, header.dataset)?;
+            }
+            (Kind::Put | Kind::Delete | Kind::Reference, None) => {
+                log::warn!("pack {}: a record at {} names no block", at.pack, at.offset);
+            }
         }
+        Ok(())
     }
-    tally.pack(number).indexed = end;
-    tally.pack(number).synced = end;
-    Ok(end)
 }
 
 enum Found {
@@ -197,26 +259,31 @@ fn read_record(
     Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
 }
 
+/// Bytes read at a time where headers are looked at: small blocks come with several.
+const WINDOW_BYTES: usize = 16 << 10;
+
 /// The sound headers of a part of a pack, in their order.
 pub(super) struct Headers<'a> {
     file: &'a dyn PackFile,
     seed: u64,
     offset: u64,
     end: u64,
+    window: Vec<u8>,
+    window_at: u64,
 }
 
 impl<'a> Headers<'a> {
     /// Those from `offset` on, where one stands or did, which end before `end`.
     pub(super) fn new(file: &'a dyn PackFile, seed: u64, offset: u64, end: u64) -> Self {
-        Self { file, seed, offset, end }
+        Self { file, seed, offset, end, window: Vec::new(), window_at: 0 }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<(u64, Header)>, StoreError> {
-        let mut bytes = [0; HEADER_BYTES];
         while self.offset + HEADER_BYTES as u64 <= self.end {
-            let at = self.offset;
-            self.file.read_at(&mut bytes, at)?;
-            if let Some(header) = Header::from_bytes(&bytes, self.seed) {
+            let (at, seed) = (self.offset, self.seed);
+            let bytes = self.read(at, HEADER_BYTES)?;
+            let header = bytes.first_chunk().and_then(|bytes| Header::from_bytes(bytes, seed));
+            if let Some(header) = header {
                 self.offset += header.record_bytes();
                 return Ok(Some((at, header)));
             }
@@ -225,6 +292,27 @@ impl<'a> Headers<'a> {
             self.offset = next.unwrap_or(self.end);
         }
         Ok(None)
+    }
+
+    /// What stands behind a header that was found at `offset`.
+    pub(super) fn payload(&mut self, offset: u64, header: &Header) -> Result<&[u8], StoreError> {
+        self.read(offset + HEADER_BYTES as u64, header.len as usize)
+    }
+
+    fn read(&mut self, at: u64, len: usize) -> Result<&[u8], StoreError> {
+        let is_read =
+            at >= self.window_at && at + len as u64 <= self.window_at + self.window.len() as u64;
+        if !is_read {
+            let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
+            self.window.resize(len.max(left.min(WINDOW_BYTES)), 0);
+            self.window_at = at;
+            if let Err(error) = self.file.read_at(&mut self.window, at) {
+                self.window.clear();
+                return Err(error.into());
+            }
+        }
+        let from = usize::try_from(at - self.window_at).expect("it is within the window");
+        Ok(&self.window[from..from + len])
     }
 }
 
@@ -250,54 +338,4 @@ fn find_record(
         offset += SEARCH_BYTES as u64;
     }
     Ok(None)
-}
-
-fn apply(
-    index: &Connection,
-    tally: &mut Tally,
-    pack: u32,
-    offset: u64,
-    header: &Header,
-    payload: &[u8],
-) -> Result<(), StoreError> {
-    tally.next_dataset = tally.next_dataset.max(header.dataset + 1);
-    match (header.kind, &header.hash) {
-        (Kind::Put, Some(hash)) => {
-            let place = Place { pack, offset, len: header.len };
-            // The newest is the one that was not deleted.
-            match index::place(index, hash)? {
-                Some(known) => {
-                    tally.remove(known);
-                    index::move_block(index, hash, place)?;
-                }
-                None => index::insert_block(index, hash, place, 0)?,
-            }
-            tally.add(place);
-            if header.dataset != 0 {
-                index::insert_ref(index, hash, header.dataset)?;
-            }
-        }
-        (Kind::Delete, Some(hash)) => {
-            if let Some(place) = index::place(index, hash)? {
-                index::delete_block(index, hash)?;
-                tally.remove(place);
-            }
-        }
-        (Kind::Reference, Some(hash)) => {
-            index::insert_ref(index, hash, header.dataset)?;
-        }
-        (Kind::Dataset, _) => {
-            let text = std::str::from_utf8(payload).map_err(|_| StoreError::BadIndex)?;
-            let dataset: Dataset = serde_json::from_str(text).map_err(|_| StoreError::BadIndex)?;
-            index::put_dataset(index, header.dataset, &dataset, text)?;
-        }
-        (Kind::Forget, _) => {
-            index::delete_dataset(index, header.dataset)?;
-            index::delete_refs(index, header.dataset)?;
-        }
-        (Kind::Put | Kind::Delete | Kind::Reference, None) => {
-            log::warn!("pack {pack}: a record at {offset} names no block");
-        }
-    }
-    Ok(())
 }

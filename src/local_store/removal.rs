@@ -56,8 +56,7 @@ impl LocalStore {
             store.has_changed = true;
             // The dataset must be gone for good before the first of its blocks is.
             store.sweep(Dead::OnlyOf(id), &mut removed)?;
-            store.begin()?;
-            index::delete_refs(&store.index, id)?;
+            store.delete_refs(id)?;
             store.sync()?;
             store.compact()?;
             Ok(Some(removed))
@@ -134,7 +133,7 @@ impl LocalStore {
         let mut after = None;
         loop {
             let mut batch = Vec::new();
-            let limit = self.deletion_batch();
+            let limit = u32::try_from(self.deletion_batch()).unwrap_or(u32::MAX);
             index::each_dead(&self.index, dead, after.as_ref(), Some(limit), |hash, _| {
                 batch.push(hash);
             })?;
@@ -172,9 +171,10 @@ impl LocalStore {
         let mut headers = Headers::new(&*file, seed, span.first, end);
         let mut left = self.deletion_batch();
         while let Some((offset, header)) = headers.next()? {
+            self.begin()?;
             let Some(hash) = header.hash.filter(|_| header.kind == Kind::Put) else { continue };
             let here = Place { pack: number, offset, len: header.len };
-            if index::place(&self.index, &hash)? == Some(here)
+            if self.row(&hash)?.is_some_and(|row| row.place == here)
                 && index::is_dead(&self.index, dead, &hash)?
             {
                 self.delete(&hash, removed)?;
@@ -202,9 +202,9 @@ impl LocalStore {
         removed: &mut Removed,
     ) -> Result<(), StoreError> {
         self.begin()?;
-        if let Some(place) = index::place(&self.index, hash)? {
+        if let Some(index::Row { place, .. }) = self.row(hash)? {
             self.append(&Header::new(Kind::Delete, 0, Some(*hash), &[]), &[])?;
-            index::delete_block(&self.index, hash)?;
+            self.recent.set(hash, None);
             self.has_changed = true;
             self.tally.remove(place);
             self.freed.push(place);

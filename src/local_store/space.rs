@@ -1,12 +1,15 @@
 //! Space: what the store takes on disk, the quota over it, and what is given back.
 
 use super::{
-    LocalStore, Removed, StoreError, StoreOptions, index, index::Place, medium::PackFile,
+    LocalStore, Removed, StoreError, StoreOptions,
+    index::{self, Dead, Place},
+    medium::PackFile,
     record::HEADER_BYTES,
 };
+use barrow_wire::Multihash;
 
-/// Blocks forgotten between two commits, at most.
-const DELETIONS_MAX: u64 = 4_096;
+/// Blocks that are looked for at a time to make room: those that were not used for the longest time.
+const EVICTABLE_MAX: u32 = 65_536;
 /// The share of the quota that is made free at a time.
 const EVICTION_SHARE: u64 = 64;
 /// File systems give space back in pages.
@@ -96,10 +99,12 @@ impl LocalStore {
     }
 
     /// Blocks that are forgotten between two commits: what that takes in the index's log, a page
-    /// each, stays within the reserve, which is free meanwhile.
-    pub(super) fn deletion_batch(&self) -> u32 {
-        let most = self.options.reserve_bytes() / (2 * PAGE_BYTES);
-        u32::try_from(most.clamp(1, DELETIONS_MAX)).expect("a few thousand")
+    /// each, stays within what is free, or within the reserve, which is free meanwhile.
+    pub(super) fn deletion_batch(&self) -> usize {
+        let quota = self.options.quota_bytes.unwrap_or(u64::MAX);
+        let free = self.medium.free_bytes().min(quota.saturating_sub(self.disk_bytes()));
+        let most = free.max(self.options.reserve_bytes()) / (2 * PAGE_BYTES);
+        usize::try_from(most).unwrap_or(usize::MAX).clamp(1, self.recent.rows_max())
     }
 
     /// Frees cache until a record of so many bytes fits the quota.
@@ -110,7 +115,7 @@ impl LocalStore {
             if self.held.growth > EXACT_BYTES {
                 // The index took less than was set aside for it.
                 self.commit()?;
-                self.begin()?;
+                self.measure_rest();
             } else {
                 let over = self.disk_bytes() + bytes - limit;
                 self.evict(over.max(limit / EVICTION_SHARE))?;
@@ -123,24 +128,39 @@ impl LocalStore {
     /// Forgets cache of so many bytes, or as much as can be in one go: some more than is needed,
     /// so that the next block need not wait for a sync as well.
     fn evict(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let orphans = index::unreferenced(&self.index, self.deletion_batch())?;
+        if self.evictable.is_empty() {
+            self.commit()?;
+            self.evictable = index::unreferenced(&self.index, EVICTABLE_MAX)?.into();
+        }
+        let had_none = self.evictable.is_empty();
         let settled = |held: Held| held.packs + held.rest;
         let held_before = settled(self.held);
         self.on_reserve(|store| {
-            let mut removed = Removed::default();
-            for hash in &orphans {
-                if removed.bytes < bytes {
-                    store.delete(hash, &mut removed)?;
+            let (mut removed, mut left) = (Removed::default(), store.deletion_batch());
+            while removed.bytes < bytes
+                && left > 0
+                && let Some((hash, used)) = store.evictable.pop_front()
+            {
+                if store.is_evictable(&hash, used)? {
+                    store.delete(&hash, &mut removed)?;
+                    left -= 1;
                 }
             }
             store.sync()?;
-            store.compact()?;
-            store.begin()
+            store.compact()
         })?;
-        if orphans.is_empty() && settled(self.held) >= held_before {
+        if had_none && settled(self.held) >= held_before {
             return Err(StoreError::OverQuota);
         }
         Ok(())
+    }
+
+    /// Whether what was found to be cache still is, and was not used since.
+    fn is_evictable(&self, hash: &Multihash, used: u32) -> Result<bool, StoreError> {
+        let is_unused = self.row(hash)?.is_some_and(|row| row.used == used);
+        Ok(is_unused
+            && !self.recent.has_ref(hash)
+            && index::is_dead(&self.index, Dead::Unreferenced, hash)?)
     }
 
     /// Gives the space of forgotten blocks back, as far as whole pages go. Where that cannot be

@@ -86,12 +86,27 @@ impl Shelf {
         let connection = Connection::open_with_flags(name, flags).unwrap();
         connection.pragma_update(None, "journal_mode", "MEMORY").unwrap();
         connection.set_prepared_statement_cache_capacity(64);
+        // Whoever has to wait here waits for a transaction of its own thread.
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
         connection
     }
 
     /// Takes the index to what it held at `commit`, or makes it empty.
     pub fn restore(&self, index: &Connection, commit: Option<&Commit>) {
         commit.unwrap_or(&self.empty).write_to(index);
+    }
+
+    /// Undoes each transaction before its end, or no longer; `false` if one is open.
+    pub fn refuse_commits(self: &Arc<Self>, refuses: bool) -> bool {
+        let index = Lent::reader(self);
+        let text = match refuses {
+            true => {
+                "CREATE TRIGGER full BEFORE UPDATE ON counts
+                 BEGIN SELECT RAISE(ROLLBACK, 'an injected fault'); END"
+            }
+            false => "DROP TRIGGER full",
+        };
+        index.execute_batch(text).is_ok()
     }
 
     fn kept(&self, writes: bool) -> &Mutex<Vec<Connection>> {

@@ -49,7 +49,7 @@ fn sequence(seed: u64) -> Vec<Op> {
         .map(|_| {
             let block = random.below(BLOCKS);
             let slot = random.below(2);
-            match random.below(42) {
+            match random.below(46) {
                 0..10 => Op::Put(Some(slot), block),
                 10..13 => Op::Put(None, block),
                 13..17 => Op::Begin(slot),
@@ -66,6 +66,8 @@ fn sequence(seed: u64) -> Vec<Op> {
                 34 => Op::Reopen,
                 40 => Op::PinUntil(block, random.next() % 4),
                 41 => Op::Expire(random.next() % 3),
+                42..44 => Op::Publish,
+                44..46 => Op::FullIndex(random.below(2) == 0),
                 _ => Op::Crash(
                     random.next(),
                     if random.below(2) == 0 { 0 } else { random.below(12) },
@@ -172,6 +174,7 @@ fn every_short_workload_survives_a_crash_at_every_point() {
         Op::Pin(3, false),
         Op::Remove(3),
         Op::Gc,
+        Op::Publish,
         Op::Commit,
         Op::Sync,
         Op::Reopen,

@@ -83,6 +83,8 @@ struct State {
     commits: Vec<Commit>,
     /// The index does not hold the last of them.
     is_rolled_back: bool,
+    /// No commit of the index succeeds.
+    is_index_full: bool,
     /// Calls that change something, so far.
     calls: u64,
     /// This call fails, once.
@@ -132,6 +134,7 @@ impl Forgetful {
 
     /// The power goes and comes back. The index is at the commit `commits_back` before the last.
     pub fn crash(&self, loss: Loss, commits_back: usize) {
+        self.fill_index(false);
         let mut state = self.state();
         let mut random = match loss {
             Loss::Some(seed) => seed | 1,
@@ -171,6 +174,15 @@ impl Forgetful {
             if let Some(byte) = file.get_mut(at) {
                 *byte ^= 1 << (bit % 8);
             }
+        }
+    }
+
+    /// From now on each transaction of the index is undone, as SQLite does where the disk is full;
+    /// or no longer. Nothing happens while one is open.
+    pub fn fill_index(&self, is_full: bool) {
+        let mut state = self.state();
+        if state.is_index_full != is_full && self.shelf.refuse_commits(is_full) {
+            state.is_index_full = is_full;
         }
     }
 
@@ -250,6 +262,10 @@ impl Medium for Forgetful {
     fn set_reserve(&self, _: bool) {}
 
     fn other_bytes(&self) -> u64 {
+        0
+    }
+
+    fn free_bytes(&self) -> u64 {
         0
     }
 }

@@ -33,8 +33,11 @@ pub enum Op {
     Expire(u64),
     Remove(usize),
     Gc,
+    Publish,
     Commit,
     Sync,
+    /// The disk of the index is full, or no longer.
+    FullIndex(bool),
     /// Reads every block: as a scrub does.
     Scrub,
     Touch(usize),
@@ -103,7 +106,9 @@ fn cid(n: usize) -> Cid {
 fn options(quota_bytes: Option<u64>) -> StoreOptions {
     // Small packs of small pieces, so that a short sequence fills and compacts some.
     let (pack_bytes_max, piece_bytes) = (24 << 10, 8 << 10);
-    StoreOptions { quota_bytes, pack_bytes_max, piece_bytes, ..StoreOptions::default() }
+    // And so little memory for what the index lacks that it runs out.
+    let cache_kib = 0;
+    StoreOptions { quota_bytes, cache_kib, pack_bytes_max, piece_bytes, ..StoreOptions::default() }
 }
 
 /// What models are made of one after the other: they begin with nothing, and cost little.
@@ -245,12 +250,14 @@ impl Model {
             }
             Op::Expire(time) => self.expire(time),
             Op::Gc => self.gc(),
+            Op::Publish => drop(store.publish()),
             Op::Commit => drop(store.commit()),
             Op::Sync => {
                 let synced = store.sync();
                 self.note_sync(&synced);
             }
             Op::Touch(n) => drop(store.touch(&hash(n))),
+            Op::FullIndex(is_full) => self.medium.fill_index(is_full),
             Op::Remove(_) | Op::Scrub | Op::Fault(_) | Op::Reopen | Op::Crash(..) => {}
         }
     }
@@ -385,10 +392,20 @@ impl Model {
 
     fn scrub(&mut self) -> Result<(), String> {
         let Some(store) = self.store.as_mut() else { return Ok(()) };
-        if store.commit().is_err() {
+        if store.publish().is_err() {
             return Ok(());
         }
-        self.look_at_blocks(false)
+        let mut reader = store.reader().map_err(|error| error.to_string())?;
+        let here = self.read_blocks(&mut reader, false)?;
+        // What the writer has, readers find, whether the index has it or not.
+        let store = self.store.as_ref().ok_or("no store")?;
+        for (n, here) in here.iter().enumerate() {
+            let known = store.block_len(&hash(n)).map_err(|error| error.to_string())?;
+            if known.is_some() != *here {
+                return Err(format!("block {n}: read {here}, the writer says {known:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Every block that the store says it has is there, and right; unless bits were flipped.
