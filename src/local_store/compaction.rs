@@ -11,6 +11,7 @@ use super::{
     index::{self, Place, Row},
     medium::PackFile,
     pack::FIRST_RECORD,
+    recent::Change,
     record::{Header, Kind},
     recovery::{Headers, pack_seed},
 };
@@ -63,7 +64,7 @@ impl LocalStore {
         self.measure()?;
         self.begin()?;
         self.tally.packs.remove(&number);
-        index::delete_pack(&self.index, number)?;
+        self.change(Change::DropPack(number))?;
         self.commit()
     }
 

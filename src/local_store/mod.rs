@@ -28,7 +28,7 @@ use barrow_wire::{Cid, Multihash};
 use index::{Place, Row, Tally};
 use medium::{Directory, Index, Medium};
 use pack::OpenPack;
-use recent::Recent;
+use recent::{Change, Recent};
 use record::{Header, Kind};
 use space::Held;
 use std::{
@@ -93,8 +93,6 @@ pub struct LocalStore {
     tally: Tally,
     /// What the index does not have yet.
     recent: Recent,
-    /// A transaction is open.
-    in_batch: bool,
     batch_bytes: u64,
     /// Bytes that it takes on disk.
     held: Held,
@@ -156,7 +154,6 @@ impl LocalStore {
             pack,
             tally,
             recent,
-            in_batch: false,
             batch_bytes: 0,
             held: Held::default(),
             freed: Vec::new(),
@@ -271,11 +268,20 @@ impl LocalStore {
     /// one's place.
     ///
     /// # Errors
-    /// As [`Self::put`]; then it is as if the dataset had been abandoned.
+    /// As [`Self::put`]; then it is not known whether the dataset is whole, and the one before it
+    /// is as it was or has given it its place.
     pub fn finish_dataset(&mut self, id: DatasetId, info: DatasetInfo) -> Result<(), StoreError> {
+        let finished = self.try_finish(id, info);
+        if finished.is_err() && self.open_datasets.contains_key(&id.0) {
+            self.abandon_dataset(id)?;
+        }
+        finished
+    }
+
+    fn try_finish(&mut self, id: DatasetId, info: DatasetInfo) -> Result<(), StoreError> {
         self.begin()?;
         self.make_room(space::DESCRIPTION_BYTES)?;
-        let (blocks, bytes) = self.open_datasets.remove(&id.0).unwrap_or_default();
+        let (blocks, bytes) = self.open_datasets.get(&id.0).copied().unwrap_or_default();
         let mut dataset = Dataset { info, blocks, bytes };
         let root = dataset.root_hash().ok_or(StoreError::NotStorable)?;
         let before = index::dataset(&self.index, &root)?;
@@ -286,7 +292,9 @@ impl LocalStore {
             dataset.info.name = dataset.info.name.or_else(|| before.info.name.clone());
             dataset.info.mimetype = dataset.info.mimetype.or_else(|| before.info.mimetype.clone());
         }
-        self.write_dataset(id.0, &dataset)?;
+        // A description that outlives a power cut without its blocks would be a lie.
+        self.sync_pack()?;
+        self.write_dataset(id.0, dataset)?;
         if let Some((before, _)) = before
             && before != id.0
         {
@@ -301,29 +309,27 @@ impl LocalStore {
     /// As [`Self::put`].
     pub fn abandon_dataset(&mut self, id: DatasetId) -> Result<(), StoreError> {
         self.open_datasets.remove(&id.0);
-        self.delete_refs(id.0)
-    }
-
-    fn delete_refs(&mut self, id: u64) -> Result<(), StoreError> {
         self.begin()?;
-        self.has_changed = true;
-        self.recent.delete_refs(&self.index, id)
+        self.change(Change::DropRefs(id.0))
     }
 
-    fn write_dataset(&mut self, id: u64, dataset: &Dataset) -> Result<(), StoreError> {
-        let info = serde_json::to_string(dataset).expect("plain data becomes JSON");
+    /// Appends a description, and takes it into the index: after an error that is done later.
+    fn write_dataset(&mut self, id: u64, dataset: Dataset) -> Result<(), StoreError> {
+        let info = serde_json::to_string(&dataset).expect("plain data becomes JSON");
         self.append(&Header::new(Kind::Dataset, id, None, info.as_bytes()), info.as_bytes())?;
-        self.has_changed = true;
-        self.begin()?;
-        index::put_dataset(&self.index, id, dataset, &info)
+        self.open_datasets.remove(&id);
+        self.change(Change::Describe(id, Box::new((dataset, info))))
     }
 
     fn forget(&mut self, id: u64) -> Result<(), StoreError> {
         self.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
+        self.change(Change::Forget(id))?;
+        self.change(Change::DropRefs(id))
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), StoreError> {
         self.has_changed = true;
-        self.begin()?;
-        index::delete_dataset(&self.index, id)?;
-        self.delete_refs(id)
+        self.recent.change(&self.index, change)
     }
 
     /// Pins for good, or unpins; `false` if there is no such dataset. Synced on return.
@@ -354,7 +360,7 @@ impl LocalStore {
             return Ok(false);
         };
         (dataset.info.pinned, dataset.info.expires) = (pinned, expires);
-        self.write_dataset(id, &dataset)?;
+        self.write_dataset(id, dataset)?;
         self.sync()?;
         Ok(true)
     }
@@ -391,11 +397,19 @@ impl LocalStore {
 
     fn begin(&mut self) -> Result<(), StoreError> {
         self.check_writable()?;
-        if !self.in_batch {
-            index::begin(&self.index)?;
-            self.in_batch = true;
+        if self.in_batch() {
+            return Ok(());
         }
-        Ok(())
+        if self.recent.has_changes() {
+            // Undone: the index is first to say again what the packs do.
+            self.commit()?;
+        }
+        Ok(index::begin(&self.index)?)
+    }
+
+    /// Whether a transaction is open: SQLite undoes one by itself where the disk is full.
+    fn in_batch(&self) -> bool {
+        !self.index.is_autocommit()
     }
 
     /// There is a place for one more row, and a transaction: looking up outside of one, SQLite asks
@@ -420,7 +434,7 @@ impl LocalStore {
 
     /// Whether the index has all of it.
     pub fn is_committed(&self) -> bool {
-        !self.in_batch && self.recent.is_empty()
+        !self.in_batch() && self.recent.is_empty()
     }
 
     /// Lets readers find what was appended, without a promise over a power cut. The index need not
@@ -444,25 +458,26 @@ impl LocalStore {
     /// # Errors
     /// If the file system or SQLite fails: then it is taken with the next commit.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        // Where a block moved from is not looked at again after a crash.
-        if self.has_moved {
-            return self.sync();
-        }
         self.check_writable()?;
         if self.is_committed() {
             return Ok(());
         }
-        self.pack.flush()?;
+        if self.has_moved || self.recent.has_changes() {
+            // After a crash it is not looked at again where a block moved from, nor whether the
+            // packs say the same of datasets.
+            self.sync_pack()?;
+        } else {
+            self.pack.flush()?;
+        }
         let end = self.pack.end();
         self.tally.pack(self.pack.number).indexed = end;
         if let Err(error) = self.write_index() {
             index::roll_back(&self.index);
-            self.in_batch = false;
             self.tally.keep_all();
             return Err(error);
         }
-        self.in_batch = false;
         self.recent.clear();
+        self.has_moved = false;
         self.batch_bytes = 0;
         self.changes += u64::from(std::mem::take(&mut self.has_changed));
         self.medium.committed(&mut self.index);
@@ -471,7 +486,10 @@ impl LocalStore {
     }
 
     fn write_index(&mut self) -> Result<(), StoreError> {
-        self.begin()?;
+        if !self.in_batch() {
+            index::begin(&self.index)?;
+            self.recent.redo(&self.index)?;
+        }
         self.recent.write(&self.index)?;
         index::save_tally(&self.index, &mut self.tally)?;
         Ok(index::commit(&self.index)?)
@@ -495,21 +513,25 @@ impl LocalStore {
     /// # Errors
     /// After a failed sync the store is read-only: what the kernel dropped is not known.
     pub fn sync(&mut self) -> Result<(), StoreError> {
+        self.sync_pack()?;
+        self.commit()?;
+        self.give_back();
+        Ok(())
+    }
+
+    fn sync_pack(&mut self) -> Result<(), StoreError> {
         self.check_writable()?;
+        if self.unsynced_bytes() == 0 {
+            return Ok(());
+        }
         self.pack.flush()?;
         if let Err(error) = self.pack.file.sync() {
             return Err(self.fail(&error));
         }
-        if self.unsynced_bytes() > 0 {
-            // The index is to know it.
-            self.begin()?;
-            let end = self.pack.end();
-            self.tally.pack(self.pack.number).synced = end;
-        }
-        self.has_moved = false;
-        self.commit()?;
-        self.give_back();
-        Ok(())
+        let end = self.pack.end();
+        self.tally.pack(self.pack.number).synced = end;
+        // The index is to know it.
+        self.begin()
     }
 
     fn fail(&mut self, error: &io::Error) -> StoreError {

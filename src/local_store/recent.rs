@@ -1,11 +1,15 @@
 //! What was put, moved and forgotten since the index was committed last.
 //!
+//! SQLite may undo a transaction at any moment, as on a full disk. The packs have by then what it
+//! was to say, and are not read again before the next start: so all of it is kept here until it is
+//! committed.
+//!
 //! Blocks come in no order of their hashes, so each that is written alone costs the index a page,
 //! and its log another. Many at a time, and sorted, they share them. The packs have all of it, so
 //! nothing is lost with this: what the index lacks is read there at the next start.
 
 use super::{
-    StoreError,
+    Dataset, StoreError,
     index::{self, Prefix, Row},
 };
 use barrow_wire::Multihash;
@@ -19,6 +23,8 @@ use std::{
 /// Rows for each KiB of SQLite's page cache, at most. A row takes some 100 bytes, and its reference
 /// 40.
 const ROWS_PER_CACHE_KIB: usize = 32;
+/// A change that describes a dataset takes the place of so many rows.
+const ROWS_PER_CHANGE: usize = 8;
 /// Rows at least, however small the cache.
 const ROWS_MIN: usize = 8;
 
@@ -41,12 +47,39 @@ impl Published {
     }
 }
 
-/// The rows that the index does not have yet.
+/// What is done in the index at once, as much else asks for it.
+pub(super) enum Change {
+    /// A dataset is whole, or is described in another way; with the text of the packs.
+    Describe(u64, Box<(Dataset, String)>),
+    /// A dataset is no more.
+    Forget(u64),
+    /// A dataset refers to nothing any more.
+    DropRefs(u64),
+    /// A pack is no more.
+    DropPack(u32),
+}
+
+impl Change {
+    fn apply(&self, index: &Connection) -> Result<(), StoreError> {
+        match self {
+            Self::Describe(id, described) => {
+                index::put_dataset(index, *id, &described.0, &described.1)
+            }
+            Self::Forget(id) => index::delete_dataset(index, *id),
+            Self::DropRefs(id) => index::delete_refs(index, *id),
+            Self::DropPack(number) => index::delete_pack(index, *number),
+        }
+    }
+}
+
+/// What the index does not have yet.
 pub(super) struct Recent {
     /// Those that readers do not see.
     rows: Rows,
     published: Published,
     refs: BTreeSet<(Prefix, u64)>,
+    /// What was done in the open transaction, or in one that was undone.
+    changes: Vec<Change>,
     rows_max: usize,
 }
 
@@ -54,7 +87,13 @@ impl Recent {
     /// Of a store whose connections to the index have a page cache of so many KiB.
     pub(super) fn new(cache_kib: usize) -> Self {
         let rows_max = cache_kib.saturating_mul(ROWS_PER_CACHE_KIB).max(ROWS_MIN);
-        Self { rows: Rows::new(), published: Published::default(), refs: BTreeSet::new(), rows_max }
+        Self {
+            rows: Rows::new(),
+            published: Published::default(),
+            refs: BTreeSet::new(),
+            changes: Vec::new(),
+            rows_max,
+        }
     }
 
     pub(super) fn published(&self) -> Published {
@@ -68,11 +107,40 @@ impl Recent {
 
     pub(super) fn is_full(&self) -> bool {
         let published = self.published.0.read().len();
-        self.rows.len() + published >= self.rows_max || self.refs.len() >= self.rows_max
+        self.rows.len() + published >= self.rows_max
+            || self.refs.len() >= self.rows_max
+            || self.changes.len() * ROWS_PER_CHANGE >= self.rows_max
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.refs.is_empty() && self.published.0.read().is_empty()
+        self.rows.is_empty()
+            && self.refs.is_empty()
+            && self.changes.is_empty()
+            && self.published.0.read().is_empty()
+    }
+
+    /// Whether the index lacks, without an open transaction, what all else is to be asked after.
+    pub(super) const fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Changes the index in the open transaction.
+    pub(super) fn change(&mut self, index: &Connection, change: Change) -> Result<(), StoreError> {
+        if let Change::DropRefs(id) = change {
+            self.refs.retain(|(_, other)| *other != id);
+        }
+        self.changes.push(change);
+        let applied = self.changes.last().map_or(Ok(()), |change| change.apply(index));
+        if applied.is_err() {
+            // The rest of the transaction is not to be committed without it.
+            index::roll_back(index);
+        }
+        applied
+    }
+
+    /// Does once more, in a new transaction, what was undone.
+    pub(super) fn redo(&self, index: &Connection) -> Result<(), StoreError> {
+        self.changes.iter().try_for_each(|change| change.apply(index))
     }
 
     /// Where a block is, for the writer.
@@ -132,16 +200,6 @@ impl Recent {
         self.refs.insert((index::prefix(hash), dataset));
     }
 
-    /// Forgets all that a dataset refers to.
-    pub(super) fn delete_refs(
-        &mut self,
-        index: &Connection,
-        dataset: u64,
-    ) -> Result<(), StoreError> {
-        self.refs.retain(|(_, other)| *other != dataset);
-        index::delete_refs(index, dataset)
-    }
-
     /// Lets readers see all of it: the packs have the bytes.
     pub(super) fn publish(&mut self) {
         if !self.rows.is_empty() {
@@ -165,6 +223,7 @@ impl Recent {
     /// Lets go of it, as the transaction is committed.
     pub(super) fn clear(&mut self) {
         self.refs.clear();
+        self.changes.clear();
         self.published.0.write().clear();
     }
 }

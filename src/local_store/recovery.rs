@@ -5,7 +5,7 @@ use super::{
     index::{self, Place, Row, Tally},
     medium::{Index, Medium, PackFile},
     pack::{FIRST_RECORD, OpenPack},
-    recent::Recent,
+    recent::{Change, Recent},
     record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
 };
 use rusqlite::Connection;
@@ -215,11 +215,13 @@ impl Replay<'_> {
                 let text = std::str::from_utf8(payload).map_err(|_| StoreError::BadIndex)?;
                 let dataset: Dataset =
                     serde_json::from_str(text).map_err(|_| StoreError::BadIndex)?;
-                index::put_dataset(self.index, header.dataset, &dataset, text)?;
+                let described = Box::new((dataset, text.to_owned()));
+                let change = Change::Describe(header.dataset, described);
+                self.recent.change(self.index, change)?;
             }
             (Kind::Forget, _) => {
-                index::delete_dataset(self.index, header.dataset)?;
-                self.recent.delete_refs(self.index, header.dataset)?;
+                self.recent.change(self.index, Change::Forget(header.dataset))?;
+                self.recent.change(self.index, Change::DropRefs(header.dataset))?;
             }
             (Kind::Put | Kind::Delete | Kind::Reference, None) => {
                 log::warn!("pack {}: a record at {} names no block", at.pack, at.offset);

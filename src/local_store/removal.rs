@@ -7,6 +7,7 @@
 use super::{
     Dataset, LocalStore, StoreError,
     index::{self, Dead, Place},
+    recent::Change,
     record::{HEADER_BYTES, Header, Kind},
     recovery::{Headers, pack_seed},
 };
@@ -46,17 +47,16 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::put`].
     pub fn remove_dataset(&mut self, root: &Cid) -> Result<Option<Removed>, StoreError> {
-        self.begin()?;
         let Some(hash) = root.multihash() else { return Ok(None) };
-        let Some((id, _)) = index::dataset(&self.index, &hash)? else { return Ok(None) };
         self.on_reserve(|store| {
+            store.begin()?;
+            let Some((id, _)) = index::dataset(&store.index, &hash)? else { return Ok(None) };
             let mut removed = Removed::default();
             store.append(&Header::new(Kind::Forget, id, None, &[]), &[])?;
-            index::delete_dataset(&store.index, id)?;
-            store.has_changed = true;
+            store.change(Change::Forget(id))?;
             // The dataset must be gone for good before the first of its blocks is.
             store.sweep(Dead::OnlyOf(id), &mut removed)?;
-            store.delete_refs(id)?;
+            store.change(Change::DropRefs(id))?;
             store.sync()?;
             store.compact()?;
             Ok(Some(removed))

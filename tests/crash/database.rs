@@ -11,6 +11,19 @@ use std::{
     },
 };
 
+/// The ways in which the index is changed; the first is part of each commit.
+pub const CHANGES: [&str; 9] = [
+    "UPDATE ON counts",
+    "INSERT ON blocks",
+    "DELETE ON blocks",
+    "INSERT ON refs",
+    "DELETE ON refs",
+    "INSERT ON datasets",
+    "DELETE ON datasets",
+    "INSERT ON packs",
+    "DELETE ON packs",
+];
+
 /// All rows of one table.
 type Rows = Vec<Vec<Value>>;
 
@@ -96,15 +109,15 @@ impl Shelf {
         commit.unwrap_or(&self.empty).write_to(index);
     }
 
-    /// Undoes each transaction before its end, or no longer; `false` if one is open.
-    pub fn refuse_commits(self: &Arc<Self>, refuses: bool) -> bool {
+    /// Undoes each transaction at one of [`CHANGES`], or at none; `false` if one is open.
+    pub fn refuse(self: &Arc<Self>, change: Option<usize>) -> bool {
         let index = Lent::reader(self);
-        let text = match refuses {
-            true => {
-                "CREATE TRIGGER full BEFORE UPDATE ON counts
-                 BEGIN SELECT RAISE(ROLLBACK, 'an injected fault'); END"
-            }
-            false => "DROP TRIGGER full",
+        let text = match change {
+            Some(change) => &format!(
+                "CREATE TRIGGER full BEFORE {} BEGIN SELECT RAISE(ROLLBACK, 'an injected fault'); END",
+                CHANGES[change]
+            ),
+            None => "DROP TRIGGER IF EXISTS full",
         };
         index.execute_batch(text).is_ok()
     }

@@ -18,6 +18,7 @@ mod database;
 mod medium;
 mod model;
 
+use database::CHANGES;
 use medium::Loss;
 use model::{BLOCKS, Bench, Model, Op};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +68,8 @@ fn sequence(seed: u64) -> Vec<Op> {
                 40 => Op::PinUntil(block, random.next() % 4),
                 41 => Op::Expire(random.next() % 3),
                 42..44 => Op::Publish,
-                44..46 => Op::FullIndex(random.below(2) == 0),
+                44 => Op::RefuseIndex(Some(random.below(CHANGES.len()))),
+                45 => Op::RefuseIndex(None),
                 _ => Op::Crash(
                     random.next(),
                     if random.below(2) == 0 { 0 } else { random.below(12) },

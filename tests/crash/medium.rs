@@ -83,8 +83,8 @@ struct State {
     commits: Vec<Commit>,
     /// The index does not hold the last of them.
     is_rolled_back: bool,
-    /// No commit of the index succeeds.
-    is_index_full: bool,
+    /// What the index refuses.
+    refused: Option<usize>,
     /// Calls that change something, so far.
     calls: u64,
     /// This call fails, once.
@@ -134,7 +134,7 @@ impl Forgetful {
 
     /// The power goes and comes back. The index is at the commit `commits_back` before the last.
     pub fn crash(&self, loss: Loss, commits_back: usize) {
-        self.fill_index(false);
+        self.refuse_index(None);
         let mut state = self.state();
         let mut random = match loss {
             Loss::Some(seed) => seed | 1,
@@ -177,12 +177,12 @@ impl Forgetful {
         }
     }
 
-    /// From now on each transaction of the index is undone, as SQLite does where the disk is full;
-    /// or no longer. Nothing happens while one is open.
-    pub fn fill_index(&self, is_full: bool) {
+    /// From now on each transaction of the index is undone in which it is changed in this way, as
+    /// SQLite does where the disk is full; or no longer. Nothing happens while one is open.
+    pub fn refuse_index(&self, change: Option<usize>) {
         let mut state = self.state();
-        if state.is_index_full != is_full && self.shelf.refuse_commits(is_full) {
-            state.is_index_full = is_full;
+        if state.refused.is_some() != change.is_some() && self.shelf.refuse(change) {
+            state.refused = change;
         }
     }
 

@@ -36,8 +36,8 @@ pub enum Op {
     Publish,
     Commit,
     Sync,
-    /// The disk of the index is full, or no longer.
-    FullIndex(bool),
+    /// The index refuses one kind of change, and undoes the transaction; or no longer.
+    RefuseIndex(Option<usize>),
     /// Reads every block: as a scrub does.
     Scrub,
     Touch(usize),
@@ -69,7 +69,8 @@ pub struct Model {
     pool: Pool,
     /// Datasets that are promised, by root.
     kept: BTreeMap<usize, Kept>,
-    /// Roots of which nothing is promised, as an operation on them failed in the middle.
+    /// Those of which it is not known whether they are there, and pinned, as an operation on them
+    /// failed in the middle.
     unsure: BTreeSet<usize>,
     /// Blocks of no dataset that were synced, and not given up since.
     cached: BTreeSet<usize>,
@@ -178,6 +179,8 @@ impl Model {
             }
             Op::Scrub => self.scrub(),
             Op::Remove(root) => self.remove(root),
+            Op::Pin(root, pinned) => self.pin(root, pinned, None),
+            Op::PinUntil(root, time) => self.pin(root, true, Some(self.now + time)),
             _ => {
                 self.act(op);
                 Ok(())
@@ -239,15 +242,6 @@ impl Model {
             }
             Op::Finish(slot, pinned) => self.finish(slot, pinned),
             Op::Abandon(slot) => self.abandon(slot),
-            Op::Pin(root, pinned) => {
-                let done = store.set_pinned(&cid(root), pinned);
-                self.note_pin(root, done, pinned, None);
-            }
-            Op::PinUntil(root, time) => {
-                let end = self.now + time;
-                let done = store.pin_until(&cid(root), end);
-                self.note_pin(root, done, true, Some(end));
-            }
             Op::Expire(time) => self.expire(time),
             Op::Gc => self.gc(),
             Op::Publish => drop(store.publish()),
@@ -257,8 +251,14 @@ impl Model {
                 self.note_sync(&synced);
             }
             Op::Touch(n) => drop(store.touch(&hash(n))),
-            Op::FullIndex(is_full) => self.medium.fill_index(is_full),
-            Op::Remove(_) | Op::Scrub | Op::Fault(_) | Op::Reopen | Op::Crash(..) => {}
+            Op::RefuseIndex(refused) => self.medium.refuse_index(refused),
+            Op::Remove(_)
+            | Op::Pin(..)
+            | Op::PinUntil(..)
+            | Op::Scrub
+            | Op::Fault(_)
+            | Op::Reopen
+            | Op::Crash(..) => {}
         }
     }
 
@@ -266,7 +266,7 @@ impl Model {
         let Some(store) = self.store.as_mut() else { return Ok(()) };
         let done = store.remove_dataset(&cid(root));
         if matches!(done, Ok(None)) {
-            return Ok(());
+            return self.note_absence(root);
         }
         self.forget_cache();
         if done.is_err() {
@@ -295,22 +295,35 @@ impl Model {
         Ok(())
     }
 
-    fn note_pin(
-        &mut self,
-        root: usize,
-        done: Result<bool, StoreError>,
-        pinned: bool,
-        expires: Option<u64>,
-    ) {
+    /// The store says that there is no such dataset.
+    fn note_absence(&self, root: usize) -> Result<(), String> {
+        match self.kept.contains_key(&root) && !self.unsure.contains(&root) {
+            true => Err(format!("dataset {root} is said to be gone")),
+            false => Ok(()),
+        }
+    }
+
+    fn pin(&mut self, root: usize, pinned: bool, expires: Option<u64>) -> Result<(), String> {
+        let Some(store) = self.store.as_mut() else { return Ok(()) };
+        let done = match expires {
+            None => store.set_pinned(&cid(root), pinned),
+            Some(end) => store.pin_until(&cid(root), end),
+        };
         match done {
-            Ok(false) => {}
+            Ok(false) => self.note_absence(root),
             Ok(true) => {
                 self.note_sync(&Ok(()));
-                if let Some(kept) = self.kept.get_mut(&root) {
-                    (kept.pinned, kept.expires) = (pinned, expires);
-                }
+                // Now it is known that it is there, whatever failed before.
+                self.unsure.remove(&root);
+                let kept = self.kept.get_mut(&root);
+                let kept = kept.ok_or_else(|| format!("dataset {root} was never whole"))?;
+                (kept.pinned, kept.expires) = (pinned, expires);
+                Ok(())
             }
-            Err(_) => drop(self.unsure.insert(root)),
+            Err(_) => {
+                self.unsure.insert(root);
+                Ok(())
+            }
         }
     }
 
@@ -320,13 +333,12 @@ impl Model {
         store.set_time(self.now as u32);
         let done = store.remove_expired(self.now);
         let ended = |kept: &Kept| kept.expires.is_some_and(|end| end <= self.now);
-        for (root, _) in self.kept.iter().filter(|(_, kept)| ended(kept)) {
+        if done.is_err() {
             // Of those that failed in the middle it is not known which are gone.
-            if done.is_err() {
-                self.unsure.insert(*root);
-            }
+            let ended = self.kept.iter().filter(|(_, kept)| ended(kept));
+            self.unsure.extend(ended.map(|(root, _)| *root));
         }
-        self.kept.retain(|_, kept| !ended(kept));
+        self.kept.retain(|root, kept| self.unsure.contains(root) || !ended(kept));
         self.forget_cache();
     }
 
@@ -373,7 +385,12 @@ impl Model {
             }
             self.kept.insert(root, kept);
         } else {
+            // If there turns out to be one, it is this one or the one before.
             self.unsure.insert(root);
+            let blocks: BTreeSet<usize> = put.into_iter().collect();
+            let kept = Kept { pinned, expires: None, blocks: blocks.clone() };
+            let kept = self.kept.entry(root).or_insert(kept);
+            kept.blocks.retain(|n| blocks.contains(n));
         }
     }
 
@@ -381,12 +398,11 @@ impl Model {
         let Some(store) = self.store.as_mut() else { return };
         // What is being stored refers to its blocks, so they stay.
         let done = store.gc();
-        for (root, kept) in &self.kept {
-            if !kept.is_kept(self.now) && done.is_err() {
-                self.unsure.insert(*root);
-            }
+        if done.is_err() {
+            let not_kept = self.kept.iter().filter(|(_, kept)| !kept.is_kept(self.now));
+            self.unsure.extend(not_kept.map(|(root, _)| *root));
         }
-        self.kept.retain(|_, kept| kept.is_kept(self.now));
+        self.kept.retain(|root, kept| self.unsure.contains(root) || kept.is_kept(self.now));
         self.forget_cache();
     }
 
@@ -449,12 +465,16 @@ impl Model {
         let here = self.read_blocks(&mut reader, false)?;
         let datasets = reader.datasets().map_err(|error| error.to_string())?;
         for (root, kept) in &self.kept {
-            if self.unsure.contains(root) {
-                continue;
-            }
+            let is_unsure = self.unsure.contains(root);
             let dataset = datasets.iter().find(|dataset| dataset.info.root == cid(*root));
-            let Some(dataset) = dataset else { return Err(format!("dataset {root} is gone")) };
-            if (dataset.info.pinned, dataset.info.expires) != (kept.pinned, kept.expires) {
+            let Some(dataset) = dataset else {
+                if is_unsure {
+                    continue;
+                }
+                return Err(format!("dataset {root} is gone"));
+            };
+            let pin = (dataset.info.pinned, dataset.info.expires);
+            if !is_unsure && pin != (kept.pinned, kept.expires) {
                 return Err(format!("the pin of dataset {root} is not that of {kept:?}"));
             }
             for n in &kept.blocks {
