@@ -1,9 +1,6 @@
 //! A mender's questions to peers: what it asks for, whom it still waits for, and what came.
 
-use super::{
-    Asked, Mender, Wish,
-    punctuality::{Punctuality, most_punctual},
-};
+use super::{Asked, Mender, Wish, punctuality::most_punctual};
 use crate::{
     engine::{Order, WantError},
     network_store::{Arrival, HeldBlock},
@@ -207,14 +204,17 @@ impl Mender {
         (0..wish.here.len()).filter(waits).filter_map(late_at).collect()
     }
 
-    /// Waits for these no longer; those of the next stripes would be as late.
+    /// Waits for these no longer; those of the next stripes would be as late, which whoever is
+    /// patient waits to see.
     fn give_up(&mut self, wish: &mut Wish, late: &[usize]) {
         for &place in late {
             wish.given_up.insert(place);
             self.slots[place].note_late(wish.number);
         }
         let number = wish.number;
-        self.unwant(|asked| asked.stripe > number && late.contains(&asked.place));
+        if !self.is_patient {
+            self.unwant(|asked| asked.stripe > number && late.contains(&asked.place));
+        }
     }
 
     /// What came by another way, for instance for another reader.
@@ -263,9 +263,8 @@ impl Mender {
         // What was taken back just before is in the store, or was needed in passing.
         let Some(Asked { stripe, place, at }) = self.asked.remove(&hash) else { return };
         self.waiting.note(place, at, came_at);
-        if stripe != wish.number || !wish.given_up.contains(&place) {
-            self.slots[place] = Punctuality::default();
-        }
+        let given_up = stripe == wish.number && wish.given_up.contains(&place);
+        self.slots[place].note_here(given_up, self.is_patient);
         if let Some(block) = block {
             self.hand.put(stripe, hash, block);
         }

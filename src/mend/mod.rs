@@ -91,6 +91,8 @@ pub struct Mender {
     /// How punctual each place is.
     slots: Vec<Punctuality>,
     waiting: Waiting,
+    /// Nobody waits for the next byte.
+    is_patient: bool,
     /// The factors used last, for the losses of all stripes are often the same.
     rows: Option<Rows>,
     /// Bytes of stripes that are asked for ahead.
@@ -130,6 +132,7 @@ impl Mender {
             asked: HashMap::new(),
             failed: HashSet::new(),
             hand: Arc::default(),
+            is_patient: false,
             rows: None,
             ahead_bytes: 0,
             ahead_end: u64::MAX,
@@ -154,6 +157,7 @@ impl Mender {
     #[must_use]
     pub fn with_patience(mut self) -> Self {
         self.waiting = Waiting::new(self.manifest.shape.shards(), HEDGE_KEEPING);
+        self.is_patient = true;
         self
     }
 
@@ -316,7 +320,7 @@ impl Mender {
 
     fn is_given_up(&self, wish: &Wish, place: usize) -> bool {
         self.has_failed(wish, place)
-            || self.slots[place].is_late()
+            || self.slots[place].is_late(self.is_patient)
             || wish.given_up.contains(&place)
     }
 

@@ -19,9 +19,10 @@ pub(super) struct Punctuality {
 }
 
 impl Punctuality {
-    /// Whether others are asked in its place.
-    pub(super) const fn is_late(self) -> bool {
-        self.stripes > 0
+    /// Whether others are asked in its place. Whoever is patient gives it a second chance: others
+    /// would cost k times as much.
+    pub(super) const fn is_late(self, is_patient: bool) -> bool {
+        self.stripes > is_patient as u64
     }
 
     /// Whether it is to be tried for this stripe, one at a time.
@@ -38,9 +39,17 @@ impl Punctuality {
         }
     }
 
+    /// Its shard came, maybe after it was given up. Whoever is patient takes that for in time all the
+    /// same.
+    pub(super) fn note_here(&mut self, given_up: bool, is_patient: bool) {
+        if !given_up || is_patient {
+            *self = Self::default();
+        }
+    }
+
     /// A stripe is brought: if the slot was tried for it, it was not in time.
     pub(super) fn end(&mut self, stripe: u64) {
-        if self.is_late() && self.tried_for.is_some_and(|tried| tried <= stripe) {
+        if self.stripes > 0 && self.tried_for.is_some_and(|tried| tried <= stripe) {
             self.note_late(stripe);
         }
     }
@@ -64,6 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_slot_that_brings_its_shard_late_is_asked_again_by_whoever_only_keeps_it() {
+        for is_patient in [false, true] {
+            let mut slot = Punctuality::default();
+            for stripe in 0..20 {
+                slot.note_late(stripe);
+                assert_eq!(slot.is_late(is_patient), !is_patient, "stripe {stripe}");
+                slot.note_here(true, is_patient);
+            }
+            slot.note_here(false, is_patient);
+            assert!(!slot.is_late(is_patient));
+            // One that brings nothing is left out by both.
+            slot.note_late(20);
+            slot.note_late(30);
+            assert!(slot.is_late(is_patient));
+        }
+    }
+
+    #[test]
     fn no_more_are_asked_than_it_takes_and_first_who_was_late_least_often() {
         let mut slots = [Punctuality::default(); 6];
         for (place, times) in [(0, 3), (1, 1), (3, 2), (5, 1)] {
@@ -83,7 +110,7 @@ mod tests {
         slot.note_late(0);
         let mut tried = Vec::new();
         for stripe in 1..300 {
-            assert!(slot.is_late());
+            assert!(slot.is_late(false));
             // Also while stripes ahead are asked for.
             tried.extend((stripe..stripe + 3).filter(|ahead| slot.try_for(*ahead)));
             slot.end(stripe);
@@ -91,6 +118,6 @@ mod tests {
         tried.dedup();
         assert_eq!(tried, [2, 5, 10, 19, 36, 69, 134, 199, 264]);
         slot = Punctuality::default();
-        assert!(!slot.is_late());
+        assert!(!slot.is_late(false));
     }
 }
