@@ -1,5 +1,5 @@
 //! What is answered to each kind of request, row by row: the gateway's (docs/GATEWAY.md) and the
-//! REST's (docs/openapi.yaml). What needs peers or load is tried in `flow` and `http_load`.
+//! REST's (docs/openapi.yaml, docs/openapi-node.yaml). What needs peers or load is tried in `flow` and `http_load`.
 
 #![allow(
     clippy::print_stderr,
@@ -13,8 +13,12 @@
 #[allow(dead_code)]
 mod node;
 
-use node::{Node, loop_until};
-use std::{fs, io::Write as _, net::TcpStream, os::unix::fs::MetadataExt as _, path::Path};
+use node::{Node, Response, loop_until, make_file};
+use serde_json::Value;
+use std::{
+    fs, io::Write as _, net::TcpStream, os::unix::fs::MetadataExt as _, path::Path,
+    process::Command,
+};
 
 const MISSING: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
 const RAW: &str = "application/vnd.ipld.raw";
@@ -252,6 +256,152 @@ fn every_row_of_the_rest_is_answered_as_it_says() {
     let deleted = a.request("DELETE", &format!("/api/codex/v1/data/{cid}"), &[]);
     assert_eq!(deleted.status, 204);
     assert_eq!(a.get(&format!("/api/codex/v1/data/{cid}")).status, 404);
+}
+
+#[test]
+fn every_path_of_the_own_api_says_what_it_takes_and_refuses_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let json = ("content-type", "application/json");
+    let rows = [
+        ("GET /node", 200, json),
+        ("HEAD /node", 200, json),
+        ("GET /datasets?standing=true", 200, json),
+        ("GET /datasets?standing=maybe", 422, json),
+        ("POST /verify?repair=maybe", 422, json),
+        ("POST /pins/MISSING?for=soon", 422, json),
+        ("POST /pins/MISSING?slot=3/2", 422, json),
+        ("POST /spread/MISSING?to=nobody", 422, json),
+        ("POST /protect/MISSING?data=4", 422, json),
+        ("POST /put?profile=none", 422, json),
+        ("POST /peers", 400, json),
+        ("POST /ledger", 400, json),
+        ("GET /datasets/nonsense", 400, json),
+        ("GET /datasets/MISSING", 404, json),
+        ("DELETE /pins/MISSING", 404, json),
+        ("GET /losses/MISSING", 404, json),
+        ("DELETE /transfers/1", 404, json),
+        ("GET /pins/", 404, json),
+        ("GET /nothing", 404, json),
+        ("DELETE /datasets", 405, ("allow", "GET, HEAD")),
+        ("DELETE /transfers", 405, ("allow", "GET, HEAD")),
+        ("POST /datasets/MISSING", 405, ("allow", "GET, HEAD, DELETE")),
+        ("PUT /put", 405, ("allow", "POST")),
+        ("GET /pins/MISSING", 405, ("allow", "POST, DELETE")),
+    ];
+    for (request, status, want) in rows {
+        let request = request.replace("MISSING", MISSING).replacen(' ', " /api/v1", 1);
+        check(&a, MISSING, &[row(&request, &[], status, &[want])]);
+    }
+}
+
+/// The JSON of an answer that says so.
+fn json(answer: &Response) -> Value {
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{}", answer.status);
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[test]
+fn an_upload_that_is_not_sound_is_422_and_one_over_the_quota_507_and_neither_leaves_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::start_with(&dir.path().join("a"), &[], &["--quota", "8MiB"]);
+    let upload = |target: &str, headers: &str, body: &[u8]| {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: {}\r\n{headers}", a.http);
+        let head = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let mut answer = a.send(&[head.as_bytes(), body].concat());
+        answer.read_body().unwrap();
+        answer
+    };
+    let large: Vec<u8> = (0..9_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    for rest in ["/api/codex/v1", "/api/storage/v1"] {
+        let data = format!("{rest}/data");
+        for (query, headers) in [
+            ("", "Content-Disposition: attachment; filename=\"../x\"\r\n"),
+            ("", "Content-Disposition: attachment\r\n"),
+            ("", "Content-Type: nonsense\r\n"),
+            ("?blockSize=5", ""),
+            ("?blockSize=many", ""),
+        ] {
+            let answer = upload(&format!("{data}{query}"), headers, b"hello");
+            assert_eq!(answer.status, 422, "{query} {headers}");
+            assert_eq!(json(&answer)["error"]["code"], "unprocessable", "{query} {headers}");
+        }
+        let over = upload(&data, "", &large);
+        assert_eq!(over.status, 507);
+        assert_eq!(json(&over)["error"]["code"], "over_quota");
+        loop_until("what was begun is gone", || (a.metric("store_blocks") == 0).then_some(()));
+        assert_eq!(json(&a.get(&data))["content"], serde_json::json!([]));
+        // And what fits is taken, in blocks of the size that was asked for.
+        let headers = "Content-Disposition: attachment; filename=\"a b.txt\"\r\n\
+            Content-Type: text/plain\r\n";
+        let answer = upload(&format!("{data}?blockSize=262144"), headers, &large[..1 << 20]);
+        assert_eq!(answer.status, 200);
+        let cid = String::from_utf8(answer.body).unwrap();
+        let manifest = &json(&a.get(&format!("{data}/{cid}/network/manifest")))["manifest"];
+        assert_eq!(manifest["blockSize"], 262_144);
+        assert_eq!(manifest["datasetSize"], 1 << 20);
+        assert_eq!(manifest["filename"], "a b.txt");
+        assert_eq!(manifest["mimetype"], "text/plain");
+        assert_eq!(a.request("DELETE", &format!("{data}/{cid}"), &[]).status, 204);
+    }
+}
+
+#[test]
+fn a_fetch_is_a_job_with_progress_and_one_too_many_is_409() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::start(&dir.path().join("a"), &[]);
+    let b = Node::start(&dir.path().join("b"), &[&a.peer]);
+    let data = "/api/storage/v1/data";
+    let cids: Vec<String> = (0..17)
+        .map(|n| a.put(&make_file(&dir.path().join(format!("{n}")), 2 << 20, n + 1)))
+        .collect();
+    for cid in &cids {
+        loop_until("the root is here", || {
+            (b.get(&format!("{data}/{cid}/network/manifest")).status == 200).then_some(())
+        });
+    }
+    let signal = |name: &str| {
+        let pid = a.pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    // Nothing comes, and the downloads wait.
+    signal("-STOP");
+    let fetch = |cid: &String| b.request("POST", &format!("{data}/{cid}/network"), &[]);
+    let mut ids = Vec::new();
+    for cid in &cids[..16] {
+        let answer = fetch(cid);
+        assert_eq!(answer.status, 200);
+        let item = json(&answer);
+        assert_eq!(
+            (item["cid"].as_str(), &item["manifest"]["datasetSize"]),
+            (Some(&cid[..]), &(2 << 20).into())
+        );
+        ids.push(item["downloadId"].as_u64().unwrap());
+    }
+    let refused = fetch(&cids[16]);
+    signal("-CONT");
+    assert_eq!(refused.status, 409);
+    assert_eq!(json(&refused)["error"]["code"], "busy");
+    for (cid, id) in cids.iter().zip(&ids) {
+        let path = format!("{data}/{cid}/network/progress/{id}");
+        let last = loop_until("it is fetched", || {
+            let progress = json(&b.get(&path));
+            assert!(progress["received"].as_u64() <= progress["total"].as_u64(), "{progress}");
+            (progress["active"] == false).then_some(progress)
+        });
+        // Two leaves came; the root was here before.
+        assert_eq!((&last["total"], &last["bytes"]), (&last["received"], &(2 << 20).into()));
+        assert_eq!(json(&b.get(&format!("{data}/{cid}/exists")))["has"], true);
+        let id_of_none = format!("{data}/{cid}/network/progress/{}", u64::MAX);
+        assert_eq!(b.get(&id_of_none).status, 404);
+    }
+    // A download is that of its dataset alone.
+    let of_another = format!("{data}/{}/network/{}", cids[1], ids[0]);
+    assert_eq!(b.request("DELETE", &of_another, &[]).status, 404);
+    let own = format!("{data}/{}/network/{}", cids[0], ids[0]);
+    assert_eq!(b.request("DELETE", &own, &[]).status, 204);
+    // There is room again.
+    assert_eq!(fetch(&cids[16]).status, 200);
 }
 
 /// Bytes that the files of a directory take on the disk.

@@ -22,7 +22,14 @@ const JSON_BYTES_MAX: u64 = 64 << 10;
 pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply {
     let node = &app.node;
     let (noun, name) = rest.split_once('/').unwrap_or((rest, ""));
-    match (&request.method[..], noun, name) {
+    let method = if request.method == "HEAD" { "GET" } else { &request.method[..] }.to_owned();
+    let Some(methods) = allowed(noun, name) else {
+        return error(404, "not_found", "there is nothing here");
+    };
+    if !methods.split(", ").any(|own| own == request.method) {
+        return error(405, "method_not_allowed", "this is not done here").with("allow", methods);
+    }
+    match (&method[..], noun, name) {
         ("GET", "node", "") => {
             let mut node_json = about(node);
             node_json["store"] = store_stat(node);
@@ -71,17 +78,38 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             Ok(removed) => json_reply(&json!(removed)),
             Err(failed) => store_error(&failed),
         },
-        ("POST", "verify", "") if request.param("repair").as_deref() == Some("true") => {
-            protected::verify_and_repair(node)
-        }
-        ("POST", "verify", "") => verify(node),
-        (
-            _,
-            "node" | "peers" | "ledger" | "datasets" | "pins" | "put" | "blocks" | "import" | "gc"
-            | "verify" | "transfers" | "events" | "protect" | "repair" | "spread",
-            _,
-        ) => error(405, "method_not_allowed", "this is not done here"),
+        ("POST", "verify", "") => match flag(request, "repair") {
+            Ok(true) => protected::verify_and_repair(node),
+            Ok(false) => verify(node),
+            Err(reply) => reply,
+        },
         _ => error(404, "not_found", "there is nothing here"),
+    }
+}
+
+/// What may be done with a path that is there.
+fn allowed(noun: &str, name: &str) -> Option<&'static str> {
+    match (noun, name) {
+        ("node" | "datasets" | "transfers" | "events", "") => Some("GET, HEAD"),
+        ("peers" | "ledger", "") => Some("GET, HEAD, POST"),
+        ("put" | "blocks" | "import" | "gc" | "verify", "") => Some("POST"),
+        (_, "") => None,
+        ("losses", _) => Some("GET, HEAD"),
+        ("spread", _) => Some("GET, HEAD, POST"),
+        ("datasets", _) => Some("GET, HEAD, DELETE"),
+        ("pins", _) => Some("POST, DELETE"),
+        ("transfers", _) => Some("DELETE"),
+        ("protect" | "repair", _) => Some("POST"),
+        _ => None,
+    }
+}
+
+/// Whether a parameter is `true`; what is neither that nor `false` is refused.
+fn flag(request: &Request<'_>, name: &str) -> Result<bool, Reply> {
+    match request.param(name).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(error(422, "bad_flag", &format!("{name} is true or false"))),
     }
 }
 
@@ -187,8 +215,12 @@ fn connect(node: &Node, request: &mut Request<'_>) -> Reply {
 /// All datasets; how the protected ones stand takes a look at each of their shards, and is told
 /// where `standing=true` asks for it.
 fn datasets(node: &Node, request: &Request<'_>) -> Reply {
+    let with_standing = match flag(request, "standing") {
+        Ok(flag) => flag,
+        Err(reply) => return reply,
+    };
     match node.datasets() {
-        Ok(datasets) if request.param("standing").as_deref() == Some("true") => {
+        Ok(datasets) if with_standing => {
             let told: Vec<Value> = datasets.iter().map(|one| node.dataset_json(one)).collect();
             json_reply(&json!({ "datasets": told }))
         }

@@ -15,7 +15,7 @@ const BALANCES_MAX: usize = 50;
 
 pub(super) fn answer(node: &Node, request: &mut Request<'_>) -> Reply {
     let done = match &request.method[..] {
-        "GET" => entries_json(node.ledger()).map(|entries| json!({ "peers": entries })),
+        "GET" | "HEAD" => entries_json(node.ledger()).map(|entries| json!({ "peers": entries })),
         _ => {
             let body = json_body(request).unwrap_or_default();
             let peer = body["peer_id"].as_str().and_then(|id| id.parse::<PeerId>().ok());
