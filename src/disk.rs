@@ -163,6 +163,15 @@ impl Disk {
         })
     }
 
+    /// Waits until what was put so far of an open dataset is written; it is not synced.
+    ///
+    /// # Errors
+    /// The first that storing one of its blocks had.
+    pub fn await_dataset(&self, id: DatasetId) -> Result<(), StoreError> {
+        let shared = self.0.clone();
+        self.control(move |_| shared.failed.lock().remove(&id).map_or(Ok(()), Err))
+    }
+
     /// Makes what was put so far of an open dataset outlive a power cut.
     ///
     /// # Errors

@@ -142,6 +142,11 @@ impl Node {
                 });
             }
         };
+        if let Err(error) = disk.await_dataset(dataset) {
+            // Nobody asked for a part of it as cache.
+            disk.discard_dataset(dataset);
+            return Err(error.into());
+        }
         let info = DatasetInfo {
             root: cid,
             size,
