@@ -265,11 +265,12 @@ impl Disk {
         act: impl FnOnce(&mut LocalStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = bounded(1);
-        let shared = self.0.clone();
+        let disk = self.clone();
         let act: Control = Box::new(move |store| {
             let done = act(store);
             // Before anybody is told that it is done.
-            shared.changes.store(store.changes(), Ordering::Release);
+            disk.count(store);
+            disk.0.changes.store(store.changes(), Ordering::Release);
             let _ = answer.send(done);
         });
         self.0.writes.send(Write::Control(act)).map_err(|_| StoreError::Closed)?;
@@ -419,14 +420,6 @@ impl Disk {
 
     // --- The node's view ---
 
-    /// Refreshes the gauges of the store.
-    pub fn measure(&self) {
-        if let Ok((blocks, bytes)) = self.with_reader(|reader| reader.counts()) {
-            self.0.metrics.store_blocks.set(blocks);
-            self.0.metrics.store_bytes.set(bytes);
-        }
-    }
-
     /// Grows when something is no longer here, or told of in another way: what was read while it
     /// had another value may be untrue.
     pub fn changes(&self) -> u64 {
@@ -458,6 +451,7 @@ impl Disk {
         let mut since = Instant::now();
         let held_bytes_max = self.0.pool.bytes_max() / UNPUBLISHED_POOL_SHARE;
         let mut held_bytes = 0;
+        self.count(&store);
         loop {
             let next = if appended.is_empty() && store.is_committed() {
                 writes.recv().ok()
@@ -556,6 +550,14 @@ impl Disk {
         self.release(store, appended, published);
     }
 
+    /// Sets the gauges of the store: the writer alone knows of what the index does not have yet.
+    fn count(&self, store: &LocalStore) {
+        if let Ok((blocks, bytes)) = store.counts() {
+            self.0.metrics.store_blocks.set(blocks);
+            self.0.metrics.store_bytes.set(bytes);
+        }
+    }
+
     /// Lets go of the blocks that readers find in the store now.
     fn release(
         &self,
@@ -567,6 +569,7 @@ impl Disk {
             log::error!("the index cannot be written: {error}");
         }
         self.0.changes.store(store.changes(), Ordering::Release);
+        self.count(store);
         if store.read_only().is_some() {
             *self.0.read_only.lock() = store.read_only().map(Into::into);
         }

@@ -5,9 +5,8 @@ use crate::metrics::Metrics;
 use std::sync::Arc;
 
 impl Node {
-    /// Its counters, those of the store refreshed.
+    /// Its counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
-        self.0.disk.measure();
         &self.0.metrics
     }
 
