@@ -2,7 +2,7 @@
 
 use crate::{
     block::Block,
-    pool::Pool,
+    pool::{Buffer, Pool},
     protect::ProtectError,
     unixfs::{DirectoryBuilder, FileBuilder, Leaf, Profile, UnixFsError, symlink},
 };
@@ -104,6 +104,7 @@ impl Importer<'_> {
                 break;
             }
             (self.progress)(len as u64);
+            let buffer = fitting(self.pool, buffer, len, chunk_bytes);
             let (profile, (done, hashed)) = (self.profile, bounded(1));
             self.workers.spawn(move || {
                 // The importer may have given up.
@@ -191,6 +192,18 @@ impl Importer<'_> {
     }
 }
 
+/// What was read, in a buffer of its size if there is one: small files, of which thousands may wait
+/// for the store, would take the pool with a whole chunk's buffer each.
+fn fitting(pool: &Pool, buffer: Buffer, len: usize, chunk_bytes: usize) -> Buffer {
+    if Pool::counted_bytes(len) == Pool::counted_bytes(chunk_bytes) {
+        return buffer;
+    }
+    // Not waited for, as all who wait here have a buffer already.
+    let Some(mut small) = pool.try_take(len) else { return buffer };
+    small.as_mut()[..len].copy_from_slice(&buffer.as_ref()[..len]);
+    small
+}
+
 /// Reads until `buffer` is full or there is no more.
 fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
@@ -203,4 +216,30 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_that_wait_for_the_store_hold_small_buffers() {
+        let pool = Pool::new(64 << 20);
+        let workers = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let mut waiting = Vec::new();
+        let mut importer = Importer {
+            profile: Profile::default(),
+            pool: &pool,
+            workers: &Arc::new(workers),
+            sink: &mut |block| waiting.push(block),
+            leaf: None,
+            progress: &mut |_| {},
+        };
+        for n in 0..40_u8 {
+            importer.stream(&mut &[n; 100][..]).unwrap();
+        }
+        assert_eq!(waiting.len(), 40);
+        assert!(waiting.iter().zip(0..).all(|(block, n)| block.data()[..] == [n; 100]));
+        assert_eq!(pool.bytes_taken(), 40 * Pool::counted_bytes(100));
+    }
 }

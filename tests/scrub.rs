@@ -10,7 +10,7 @@
 )]
 
 use barrow::{
-    Cid, Config, Node,
+    Block, Cid, Codec, Config, Node,
     erasure::{List, Manifest, Shape},
     node::PutOptions,
     store_stream::Scope,
@@ -34,11 +34,12 @@ fn config(dir: &Path) -> Config {
 
 fn content() -> Vec<u8> {
     let mut x = 9_u64;
-    let mut next = || {
-        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (x >> 56) as u8
-    };
-    (0..FILE_BYTES).map(|_| next()).collect()
+    (0..FILE_BYTES).map(|_| next_byte(&mut x)).collect()
+}
+
+fn next_byte(x: &mut u64) -> u8 {
+    *x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*x >> 56) as u8
 }
 
 fn read(node: &Node, cid: &Cid) -> Vec<u8> {
@@ -138,6 +139,66 @@ fn a_damaged_parity_shard_is_made_anew() {
     assert_eq!(node.block(&cid, Scope::Local).unwrap(), shard);
     let dataset = node.dataset(&stored.cid).unwrap().unwrap();
     assert!(node.standing(&dataset).unwrap().unwrap().is_whole());
+    node.shutdown();
+}
+
+/// What marks the content of the small files among all else that is stored.
+const MARK: &[u8; 12] = b"small file: ";
+
+fn small_file(n: u32) -> Vec<u8> {
+    let text = format!("{n:08}");
+    // No two alike: the parity of some could be the content of another.
+    let mut x = u64::from(n);
+    let rest = (0..180).map(|_| next_byte(&mut x));
+    [&MARK[..], text.as_bytes(), &rest.collect::<Vec<u8>>()].concat()
+}
+
+#[test]
+fn verify_heals_ten_thousand_damaged_blocks_from_parity() {
+    const FILES: u32 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    fs::create_dir(&files).unwrap();
+    for n in 0..FILES {
+        fs::write(files.join(n.to_string()), small_file(n)).unwrap();
+    }
+    let store = dir.path().join("store");
+    let mut alone = config(&store);
+    alone.provider_timeout = Duration::from_millis(200);
+    let node = Node::start(alone.clone()).unwrap();
+    let root = node.put_path(&files, PutOptions::default(), &mut |_| {}).unwrap().cid;
+    let protected = node.protect(&root, Shape::new(2, 2).unwrap()).unwrap().cid;
+    node.shutdown();
+    drop(node);
+
+    let pack = store.join("packs/00000001.pack");
+    let mut bytes = fs::read(&pack).unwrap();
+    let len = small_file(0).len();
+    // Of two shards that begin alike, parity may begin so as well.
+    let is_small_file = |bytes: &[u8]| {
+        let n = bytes.strip_prefix(MARK).and_then(|rest| std::str::from_utf8(&rest[..8]).ok());
+        n.and_then(|n| n.parse().ok()).is_some_and(|n| bytes == small_file(n))
+    };
+    let places = bytes.windows(len).enumerate().filter(|(_, window)| is_small_file(window));
+    let places: Vec<usize> = places.map(|(at, _)| at).collect();
+    assert_eq!(places.len(), FILES as usize);
+    for at in places {
+        let bit = at % (len * 8);
+        bytes[at + bit / 8] ^= 1 << (bit % 8);
+    }
+    fs::write(&pack, bytes).unwrap();
+
+    let node = Node::start(alone).unwrap();
+    let report = node.verify_and_repair(&mut |_| true).unwrap();
+    assert_eq!(report.verified.damaged.len(), FILES as usize);
+    assert!(report.repaired.contains(&protected), "{:?} {:?}", report.repaired, report.lost);
+    assert!(report.lost.is_empty(), "{:?}", report.lost);
+    for n in 0..FILES {
+        let block = Block::of(small_file(n).into()).unwrap();
+        let cid = Cid::v1(Codec::Raw, *block.hash());
+        assert_eq!(node.block(&cid, Scope::Local).unwrap(), small_file(n), "file {n}");
+    }
+    assert!(node.verify(&mut |_| true).unwrap().damaged.is_empty());
     node.shutdown();
 }
 
