@@ -122,15 +122,21 @@ impl Mender {
         if !self.waiting.is_measured() {
             return Ok(());
         }
+        let wanted = wish.number;
         let (mut bytes, mut passing) = (0, self.passing_bytes(wish, places));
-        let end = self.manifest.stripes().min(wish.number + 1 + AHEAD_MAX).min(self.ahead_end);
-        for next in wish.number + 1..end {
-            if bytes >= self.ahead_bytes || passing >= self.store.passing_bytes_max() {
+        let end = self.manifest.stripes().min(wanted + 1 + AHEAD_MAX).min(self.ahead_end);
+        for next in wanted + 1..end {
+            let passing_max = self.store.passing_bytes_max();
+            if bytes >= self.ahead_bytes || passing >= passing_max {
                 break;
             }
             let mut wish = self.wish(next)?;
             bytes += (places.len() * wish.stripe.longest()) as u64;
             passing += self.passing_bytes(&wish, places);
+            // The first may be too much by a part of it: else nothing would be asked for ahead.
+            if passing > passing_max && next > wanted + 1 {
+                break;
+            }
             let lacking: Vec<usize> =
                 places.iter().copied().filter(|place| !wish.here[*place]).collect();
             let enough = wish.count() >= self.manifest.shape.data();
