@@ -1,6 +1,10 @@
 //! LocalStore first, then the Engine: one place that knows which blocks are being fetched and who
 //! waits for them.
 
+mod held;
+
+pub use held::HeldBlock;
+
 use crate::{
     block::Block,
     disk::{DatasetId, Disk, StoreError},
@@ -9,14 +13,14 @@ use crate::{
     reactor::{Delivery, ReactorHandle},
 };
 use barrow_wire::{Cid, Multihash, Presence};
-use bytes::Bytes;
+use held::Allowance;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     mem,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
     time::Instant,
@@ -38,45 +42,8 @@ struct Shared {
     passing: Allowance,
 }
 
-/// Bytes of blocks that retrievals may hold.
-#[derive(Clone)]
-struct Allowance {
-    bytes_max: usize,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Allowance {
-    fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: Arc::default() }
-    }
-
-    /// The block, counted; none if that would be too much.
-    fn hold(&self, block: &Block) -> Option<HeldBlock> {
-        let grown = |bytes| Some(bytes + block.len()).filter(|grown| *grown <= self.bytes_max);
-        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).ok()?;
-        Some(HeldBlock { data: block.data().clone(), bytes: self.bytes.clone() })
-    }
-}
-
-/// A block in the hand of whoever asked for it, and counted until it is given on.
-#[derive(Debug)]
-pub struct HeldBlock {
-    data: Bytes,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl HeldBlock {
-    /// Its bytes.
-    pub const fn data(&self) -> &Bytes {
-        &self.data
-    }
-}
-
-impl Drop for HeldBlock {
-    fn drop(&mut self) {
-        self.bytes.fetch_sub(self.data.len(), Ordering::Relaxed);
-    }
-}
+/// Blocks of which a retrieval remembers that they passed.
+const PASSED_MAX: usize = 1_024;
 
 #[derive(Default)]
 struct Wants {
@@ -144,6 +111,8 @@ struct WaiterState {
     arrivals: Vec<Arrival>,
     /// What is wanted in passing.
     passing: HashSet<Multihash>,
+    /// What was, and came or was taken back: coming again, or after all, it is nobody's cache.
+    passed: HashSet<Multihash>,
     waker: Option<Waker>,
     reading: Option<Reading>,
     /// Somebody ended it: whatever it wants fails.
@@ -274,9 +243,12 @@ impl Delivery for NetworkStore {
         let mut wants = self.0.wants.lock();
         wants.deliveries += 1;
         let Some(waiters) = wants.by_hash.remove(&hash) else {
+            let has_passed = wants.waiters.values().any(|waiter| waiter.has_passed(&hash));
             drop(wants);
-            self.keep_unwanted(block);
-            return true;
+            if !has_passed {
+                self.keep_unwanted(block);
+            }
+            return !has_passed;
         };
         let held: Vec<(Option<HeldBlock>, bool)> =
             waiters.iter().map(|waiter| self.0.hold_for(waiter, &block)).collect();
@@ -329,7 +301,7 @@ impl Shared {
     /// The block for a waiter's hand, if it is of use there and may be held; and whether that is
     /// all that it is wanted for.
     fn hold_for(&self, waiter: &Waiter, block: &Block) -> (Option<HeldBlock>, bool) {
-        match waiter.state.lock().passing.remove(block.hash()) {
+        match waiter.state.lock().end_passing(block.hash()) {
             true => (self.passing.hold(block), true),
             false if waiter.dataset.is_none() => (self.held.hold(block), false),
             false => (None, false),
@@ -337,7 +309,26 @@ impl Shared {
     }
 }
 
+impl WaiterState {
+    /// Whether it was wanted in passing; it is no longer.
+    fn end_passing(&mut self, hash: &Multihash) -> bool {
+        let was_passing = self.passing.remove(hash);
+        if was_passing {
+            // What is forgotten here is a cache when it comes.
+            if self.passed.len() == PASSED_MAX {
+                self.passed.clear();
+            }
+            self.passed.insert(*hash);
+        }
+        was_passing
+    }
+}
+
 impl Waiter {
+    fn has_passed(&self, hash: &Multihash) -> bool {
+        self.state.lock().passed.contains(hash)
+    }
+
     /// Hands an arrival over, unless the retrieval is gone.
     fn push(&self, arrival: Arrival) {
         let mut state = self.state.lock();
@@ -392,6 +383,7 @@ impl Retrieval {
             return Ok(here);
         }
         for hash in &lacking {
+            self.waiter.state.lock().passed.remove(hash);
             wants.by_hash.entry(*hash).or_default().push(self.waiter.clone());
         }
         drop(wants);
@@ -424,7 +416,7 @@ impl Retrieval {
         let shared = &self.store.0;
         let mut wants = shared.wants.lock();
         for hash in &blocks {
-            self.waiter.state.lock().passing.remove(hash);
+            self.waiter.state.lock().end_passing(hash);
             if let Some(waiters) = wants.by_hash.get_mut(hash) {
                 waiters.retain(|waiter| waiter.job != self.waiter.job);
                 if waiters.is_empty() {
@@ -478,4 +470,45 @@ fn split(disk: &Disk, blocks: &[Multihash]) -> Result<Split, StoreError> {
         }
     }
     Ok((here, lacking))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        local_store::{LocalStore, StoreOptions},
+        pool::Pool,
+        reactor::Setup,
+    };
+
+    #[test]
+    fn what_was_wanted_in_passing_is_not_stored_when_it_comes_again_or_after_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(dir.path(), StoreOptions::default()).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let disk = Disk::start(store, Pool::new(8 << 20), metrics.clone()).unwrap();
+        let setup = Setup::bind(&[]).unwrap();
+        let store = NetworkStore::new(disk.clone(), setup.handle(), metrics, 1 << 20);
+        let blocks = [1_u8, 2, 3].map(|n| Block::of(vec![n; 100].into()).unwrap());
+        let [passes, taken_back, read] = blocks.each_ref().map(|block| *block.hash());
+        let root = Cid::v1(barrow_wire::Codec::Raw, passes);
+        let is_stored = |hash| disk.presence(&[hash]).unwrap() != [Presence::DontHave];
+        let deliver = |n: usize| store.deliver(blocks[n].clone());
+
+        let mut retrieval = store.retrieve(root, Order::Sequential, None);
+        assert!(retrieval.want_in_passing(&[passes, taken_back]).unwrap().is_empty());
+        assert!(retrieval.want(&[read]).unwrap().is_empty());
+        retrieval.unwant(vec![taken_back, read]);
+        // The first time, and as a hedged block comes a second time.
+        assert!(!deliver(0) && !deliver(0));
+        assert!(!deliver(1));
+        assert!(!is_stored(passes) && !is_stored(taken_back));
+        // What somebody meant to read is a cache.
+        assert!(deliver(2) && is_stored(read));
+        // Somebody wants it after all.
+        assert!(retrieval.want(&[passes]).unwrap().is_empty());
+        assert!(deliver(0) && is_stored(passes));
+        drop(retrieval);
+        disk.shutdown();
+    }
 }

@@ -395,12 +395,11 @@ fn a_file_survives_its_origin_and_as_many_slots_as_there_is_parity() {
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     assert_eq!(reader.metric("erasure_decoded_stripes_total"), 21);
     assert!(reader.get(&format!("/ipfs/{root}")).body == bytes);
-    // What was fetched to rebuild others is not stored; but for one that was given up and came
-    // after all, as on a busy machine.
+    // What was fetched to rebuild others is not stored.
     let stored = loop_until("all is in the index", || {
         Some(reader.metric("store_bytes")).filter(|stored| *stored > bytes.len() as u64)
     });
-    assert!(stored < bytes.len() as u64 + 4 * CHUNK, "{stored}");
+    assert!(stored < bytes.len() as u64 + CHUNK, "{stored}");
     // Nobody has the lost shards from reading.
     reader.kill();
 
@@ -435,6 +434,5 @@ fn a_file_survives_its_origin_and_as_many_slots_as_there_is_parity() {
     let pinned = again.run(&["pin", &cid, "--slot", "0/6"]);
     assert!(pinned.status.success(), "{pinned:?}");
     assert_eq!(again.metric("erasure_decoded_stripes_total"), 21);
-    let stored = again.metric("store_bytes");
-    assert!(stored < 26 * CHUNK, "no more than the slot is kept: {stored}");
+    assert!(again.metric("store_bytes") < 23 * CHUNK, "and no more than the slot is kept");
 }
