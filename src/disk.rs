@@ -269,8 +269,7 @@ impl Disk {
         let act: Control = Box::new(move |store| {
             let done = act(store);
             // Before anybody is told that it is done.
-            disk.count(store);
-            disk.0.changes.store(store.changes(), Ordering::Release);
+            disk.tell(store);
             let _ = answer.send(done);
         });
         self.0.writes.send(Write::Control(act)).map_err(|_| StoreError::Closed)?;
@@ -451,7 +450,7 @@ impl Disk {
         let mut since = Instant::now();
         let held_bytes_max = self.0.pool.bytes_max() / UNPUBLISHED_POOL_SHARE;
         let mut held_bytes = 0;
-        self.count(&store);
+        self.tell(&store);
         loop {
             let next = if appended.is_empty() && store.is_committed() {
                 writes.recv().ok()
@@ -550,8 +549,10 @@ impl Disk {
         self.release(store, appended, published);
     }
 
-    /// Sets the gauges of the store: the writer alone knows of what the index does not have yet.
-    fn count(&self, store: &LocalStore) {
+    /// Says what there is now, and whether something went: the writer alone knows of what the index
+    /// does not have yet.
+    fn tell(&self, store: &LocalStore) {
+        self.0.changes.store(store.changes(), Ordering::Release);
         if let Ok((blocks, bytes)) = store.counts() {
             self.0.metrics.store_blocks.set(blocks);
             self.0.metrics.store_bytes.set(bytes);
@@ -568,8 +569,7 @@ impl Disk {
         if let Err(error) = written {
             log::error!("the index cannot be written: {error}");
         }
-        self.0.changes.store(store.changes(), Ordering::Release);
-        self.count(store);
+        self.tell(store);
         if store.read_only().is_some() {
             *self.0.read_only.lock() = store.read_only().map(Into::into);
         }

@@ -119,7 +119,8 @@ impl Recent {
             && self.published.0.read().is_empty()
     }
 
-    /// Whether the index lacks, without an open transaction, what all else is to be asked after.
+    /// Whether something was changed that is not committed: without an open transaction, it was
+    /// undone.
     pub(super) const fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
