@@ -5,22 +5,26 @@
 //! [`Engine::poll_output`]; then wait for the next input or for [`Engine::next_timeout`].
 
 mod accounts;
+mod arrivals;
 mod bucket;
 mod config;
 mod connections;
 mod dials;
 mod exchange;
 mod fetching;
+mod giving_up;
 mod interface;
 mod jobs;
 mod pace;
 mod peers;
+mod presence;
 mod rng;
 mod scheduler;
 mod serving;
 mod snapshot;
 mod timers;
 mod wants;
+mod withdrawals;
 
 pub use accounts::Account;
 pub use config::EngineConfig;
