@@ -198,3 +198,34 @@ fn a_block_is_paid_once_though_its_want_was_gone_before_the_first_of_two_copies(
     assert!(paid(&bench.tell(verified(b))), "it was set aside, and came");
     assert!(!paid(&bench.tell(verified(a))));
 }
+
+#[test]
+fn a_block_taken_back_from_one_peer_that_comes_late_after_another_delivered_is_paid_once() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 10));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1, 2]);
+    let offer =
+        Message::BlockPresence { price: 16, blocks: vec![(hash(1), HAVE), (hash(2), HAVE)] };
+    assert_eq!(asked(&bench.hear(a, offer.clone()), a), [1, 2]);
+    let (b, _) = bench.connect(2);
+    bench.hear(b, offer);
+    let said = bench.pass(3_000 * MS);
+    assert_eq!((cancelled(&said, a), asked(&said, b)), (2, vec![1, 2]), "it has stalled");
+    // Each is worth a voucher of one unit. The other's copy is paid for, the late one is not.
+    let paid = |said: &[Output]| {
+        let pays = said.iter().filter_map(|output| {
+            let Output::Pay { conn, total, .. } = output else { return None };
+            Some((*conn, *total))
+        });
+        pays.collect::<Vec<_>>()
+    };
+    assert_eq!(paid(&bench.deliver(b, 1, 65_536)), [(b, 1)]);
+    let late = |n| Input::BlockVerified { conn: a, hash: hash(n), len: 65_536 };
+    assert_eq!(paid(&bench.tell(late(1))), []);
+    // Where the late one comes first it is paid for, and the other's is not.
+    assert_eq!(paid(&bench.tell(late(2))), [(a, 1)]);
+    assert_eq!(paid(&bench.tell(Input::BlockVerified { conn: b, hash: hash(2), len: 65_536 })), []);
+    let bought: u128 = bench.engine.accounts().map(|(_, account)| account.bought).sum();
+    assert_eq!(bought, 2 << 20, "two blocks came, of a sixteenth of 16 units each");
+}
