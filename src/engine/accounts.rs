@@ -171,8 +171,11 @@ impl Engine {
     /// A block was sent to a peer that said yes to our price.
     pub(super) fn sell(&mut self, conn: ConnId, bytes: u64) {
         let cost = self.price_of(bytes);
+        if cost == 0 {
+            return;
+        }
         let Some(id) = self.peers.get(conn).map(|peer| peer.id) else { return };
-        let Some(account) = self.accounts.open(id).filter(|_| cost > 0) else { return };
+        let Some(account) = self.accounts.open(id) else { return };
         account.sold = account.sold.saturating_add(cost);
         self.keep_account(id);
     }

@@ -2,7 +2,7 @@
 
 use super::{ConnId, Engine, JobId, Order, Timer, wants::Knows};
 use barrow_wire::{Cid, Message, Multihash, limits::WANTS_MAX};
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::VecDeque};
 
 /// Blocks that are asked for at one time, of all jobs; no peer hears of more.
 const ACTIVE_MAX: usize = WANTS_MAX;
@@ -86,6 +86,9 @@ impl Engine {
                 job.backlog.swap(0, usize::try_from(at).expect("an index"));
             }
             let Some(hash) = job.backlog.pop_front() else { break };
+            if job.backlog.is_empty() {
+                job.backlog = VecDeque::new();
+            }
             let waits = self.wants.get(&hash).is_some_and(|want| want.jobs.contains(&id));
             if waits || !job.open.contains(&hash) {
                 continue;

@@ -21,9 +21,9 @@ impl Moment {
     }
 }
 
-/// A connection, never used again for another.
+/// A connection, not used again for another before four billion more have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
+pub struct ConnId(pub u32);
 
 /// A retrieval: one stream or one bulk fetch, and what is known of where its blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -142,32 +142,32 @@ impl Job {
 
 /// All retrievals.
 #[derive(Clone, Debug, Default, Hash)]
-pub(super) struct Jobs(BTreeMap<JobId, Job>);
+pub(super) struct Jobs(BTreeMap<JobId, Box<Job>>);
 
 impl Jobs {
     pub(super) fn start(&mut self, now: Moment, job: JobId, root: Cid, order: Order) {
-        let before = self.0.insert(job, Job::new(now, root, order));
+        let before = self.0.insert(job, Box::new(Job::new(now, root, order)));
         assert!(before.is_none(), "a job's id is its own");
     }
 
     pub(super) fn end(&mut self, job: JobId) -> Option<Job> {
-        self.0.remove(&job)
+        self.0.remove(&job).map(|job| *job)
     }
 
     pub(super) fn get(&self, job: JobId) -> Option<&Job> {
-        self.0.get(&job)
+        self.0.get(&job).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, job: JobId) -> Option<&mut Job> {
-        self.0.get_mut(&job)
+        self.0.get_mut(&job).map(Box::as_mut)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobId, &Job)> {
-        self.0.iter().map(|(id, job)| (*id, job))
+        self.0.iter().map(|(id, job)| (*id, &**job))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (JobId, &mut Job)> {
-        self.0.iter_mut().map(|(id, job)| (*id, job))
+        self.0.iter_mut().map(|(id, job)| (*id, &mut **job))
     }
 
     pub(super) fn ids(&self) -> Vec<JobId> {

@@ -15,6 +15,7 @@ mod fetching;
 mod giving_up;
 mod interface;
 mod jobs;
+mod lean;
 mod pace;
 mod peers;
 mod presence;
@@ -49,6 +50,9 @@ use std::{
 };
 use timers::{Timer, Timers};
 use wants::{Knows, Wants};
+
+/// Places that the outputs keep when all were taken.
+const OUTPUTS_KEPT: usize = 4;
 
 /// The exchange of one node. A clone goes its own way from there, for tests that try both.
 ///
@@ -219,7 +223,11 @@ impl Engine {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     /// When [`Self::handle_timeout`] wants to be called, if ever.

@@ -181,6 +181,9 @@ impl Peer {
         let at = self.requests.iter().position(|request| request.hash == *hash)?;
         let request = self.requests.remove(at)?;
         self.outstanding_bytes -= request.bytes;
+        if self.requests.is_empty() {
+            self.requests = VecDeque::new();
+        }
         Some(request)
     }
 
@@ -334,7 +337,8 @@ struct Record {
 /// All connections and records.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Peers {
-    conns: BTreeMap<ConnId, Peer>,
+    /// Boxed, for a tree keeps room for twice as many as it holds.
+    conns: BTreeMap<ConnId, Box<Peer>>,
     by_id: BTreeMap<PeerId, ConnId>,
     records: BTreeMap<PeerId, Record>,
     oldest: BTreeSet<(u64, PeerId)>,
@@ -345,12 +349,12 @@ impl Peers {
     pub(super) fn insert(&mut self, conn: ConnId, peer: Peer) {
         let replaced = self.by_id.insert(peer.id, conn);
         assert!(replaced.is_none(), "a peer has one connection");
-        self.conns.insert(conn, peer);
+        self.conns.insert(conn, Box::new(peer));
     }
 
     /// Takes a connection out; its rate is remembered.
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Peer> {
-        let peer = self.conns.remove(&conn)?;
+        let peer = *self.conns.remove(&conn)?;
         self.by_id.remove(&peer.id);
         if let Some(rate) = peer.pace.rate() {
             self.record(peer.id).rate = Some(rate);
@@ -359,11 +363,11 @@ impl Peers {
     }
 
     pub(super) fn get(&self, conn: ConnId) -> Option<&Peer> {
-        self.conns.get(&conn)
+        self.conns.get(&conn).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
-        self.conns.get_mut(&conn)
+        self.conns.get_mut(&conn).map(Box::as_mut)
     }
 
     pub(super) fn conn_of(&self, peer: &PeerId) -> Option<ConnId> {
@@ -375,7 +379,7 @@ impl Peers {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Peer)> {
-        self.conns.iter().map(|(conn, peer)| (*conn, peer))
+        self.conns.iter().map(|(conn, peer)| (*conn, &**peer))
     }
 
     pub(super) fn conns(&self) -> Vec<ConnId> {

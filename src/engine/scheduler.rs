@@ -107,7 +107,7 @@ impl Engine {
         let guess = self.bytes_guess(want);
         let mut offers = Vec::new();
         for holder in want.holders() {
-            let Knows::Has { len, .. } = holder.knows else { continue };
+            let Knows::Has { len, .. } = holder.knows() else { continue };
             let Some(peer) = self.peers.get(holder.conn) else { continue };
             let bytes = if len == 0 { guess } else { u64::from(len) };
             let price = peer.price.unwrap_or(0);
@@ -153,7 +153,7 @@ impl Engine {
     fn refuse_if_dear(&mut self, hash: &Multihash) {
         let Some(want) = self.wants.get(hash) else { return };
         let bytes = self.bytes_guess(want);
-        let dear = want.holders().iter().all(|holder| match holder.knows {
+        let dear = want.holders().iter().all(|holder| match holder.knows() {
             Knows::Has { len, .. } => {
                 let price = self.peers.get(holder.conn).and_then(|peer| peer.price).unwrap_or(0);
                 let bytes = if len == 0 { bytes } else { u64::from(len) };

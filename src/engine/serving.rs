@@ -1,6 +1,9 @@
 //! Our side as a provider: what peers want of us, in a fair order and within bounds.
 
-use super::{Bucket, CloseReason, ConnId, Engine, Moment, Output, Timer};
+use super::{
+    Bucket, CloseReason, ConnId, Engine, Moment, Output, Timer,
+    lean::{free_if_empty, push},
+};
 use barrow_wire::{
     Message, Multihash, Presence,
     limits::{BLOCK_BYTES_MAX, INLINE_BLOCK_BYTES_MAX, WANTS_MAX},
@@ -73,7 +76,8 @@ impl Client {
 pub(super) struct Serving {
     /// Bytes of blocks a second to one peer.
     limit_peer: Option<u64>,
-    clients: BTreeMap<ConnId, Client>,
+    /// Boxed, for a tree keeps room for twice as many as it holds.
+    clients: BTreeMap<ConnId, Box<Client>>,
     /// Bytes read or about to be, and not yet sent.
     sending_bytes: u64,
     /// The share of whoever was served last.
@@ -123,7 +127,7 @@ impl Serving {
         let conns = self.waiting.entry(hash).or_default();
         if client.waits < WANTS_MAX && !conns.contains(&conn) {
             client.waits += 1;
-            conns.push(conn);
+            push(conns, conn);
         } else if conns.is_empty() {
             self.waiting.remove(&hash);
         }
@@ -201,6 +205,9 @@ impl Serving {
     fn start(&mut self, now: Moment, conn: ConnId, bytes: u64) -> Option<Multihash> {
         let client = self.clients.get_mut(&conn)?;
         let (hash, _) = client.queue.pop_front()?;
+        if client.queue.is_empty() {
+            client.queue = VecDeque::new();
+        }
         if let Some(limit) = self.limit_peer {
             client.up.get_or_insert_with(|| Bucket::new(limit)).pass(now, bytes);
         }
@@ -227,6 +234,7 @@ impl Serving {
     fn finish(&mut self, conn: ConnId, hash: &Multihash) -> Option<Sending> {
         let client = self.clients.get_mut(&conn)?;
         let sending = client.sending.remove(hash)?;
+        free_if_empty(&mut client.sending);
         client.sending_bytes -= sending.bytes;
         self.sending_bytes -= sending.bytes;
         Some(sending)
@@ -257,6 +265,7 @@ impl Engine {
         for (hash, presence) in found {
             let Some(client) = self.serving.clients.get_mut(&conn) else { return };
             let Some(LookUp { inline, came }) = client.lookups.remove(&hash) else { continue };
+            free_if_empty(&mut client.lookups);
             let (len, complete) = match (presence, came) {
                 (Presence::DontHave, None) => {
                     self.serving.wait_for(conn, hash);

@@ -1,7 +1,7 @@
 //! Blocks that are asked for now: who has them, whose turn it is to send them, and which is next.
 
-use super::{ConnId, JobId, Moment, Order};
-use barrow_wire::Multihash;
+use super::{ConnId, JobId, Moment, Order, lean::push};
+use barrow_wire::{Multihash, limits::BLOCK_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Owners of a block at most: one, and another when it is late or nothing else is left to do.
@@ -20,10 +20,53 @@ pub(super) enum Knows {
     Bad,
 }
 
+/// A [`Knows`] in four bytes, for there is one for each block and neighbour: which it is in the
+/// lowest bits, the length above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Packed(u32);
+
+impl Packed {
+    const WHICH_BITS: u32 = 3;
+    const LEN_MAX: u32 = u32::MAX >> Self::WHICH_BITS;
+
+    fn new(knows: Knows) -> Self {
+        let (which, len) = match knows {
+            Knows::Asked { inline: false } => (0, 0),
+            Knows::Asked { inline: true } => (1, 0),
+            Knows::Not => (2, 0),
+            Knows::Bad => (3, 0),
+            Knows::Has { len, said: false } => (4, len),
+            Knows::Has { len, said: true } => (5, len),
+        };
+        Self(len.min(Self::LEN_MAX) << Self::WHICH_BITS | which)
+    }
+
+    fn get(self) -> Knows {
+        let len = self.0 >> Self::WHICH_BITS;
+        match self.0 & ((1 << Self::WHICH_BITS) - 1) {
+            0 => Knows::Asked { inline: false },
+            1 => Knows::Asked { inline: true },
+            2 => Knows::Not,
+            3 => Knows::Bad,
+            4 => Knows::Has { len, said: false },
+            _ => Knows::Has { len, said: true },
+        }
+    }
+}
+
+// No length of a block is cut.
+const _: () = assert!(BLOCK_BYTES_MAX <= Packed::LEN_MAX as usize);
+
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Holder {
     pub conn: ConnId,
-    pub knows: Knows,
+    knows: Packed,
+}
+
+impl Holder {
+    pub(super) fn knows(&self) -> Knows {
+        self.knows.get()
+    }
 }
 
 /// Which block goes first: smaller is sooner. Streams before bulk, streams in their order, bulk
@@ -61,13 +104,13 @@ impl Want {
     }
 
     pub(super) fn knows(&self, conn: ConnId) -> Option<Knows> {
-        self.holders.iter().find(|holder| holder.conn == conn).map(|holder| holder.knows)
+        self.holders.iter().find(|holder| holder.conn == conn).map(Holder::knows)
     }
 
     /// Whether nobody has it, and nobody may still say so.
     pub(super) fn is_exhausted(&self) -> bool {
         self.owners.is_empty()
-            && self.holders.iter().all(|holder| match holder.knows {
+            && self.holders.iter().all(|holder| match holder.knows() {
                 Knows::Asked { .. } | Knows::Has { .. } => false,
                 Knows::Not | Knows::Bad => true,
             })
@@ -79,7 +122,7 @@ impl Want {
     }
 
     fn count_has(&self) -> u64 {
-        self.holders.iter().filter(|holder| matches!(holder.knows, Knows::Has { .. })).count()
+        self.holders.iter().filter(|holder| matches!(holder.knows(), Knows::Has { .. })).count()
             as u64
     }
 
@@ -94,7 +137,8 @@ impl Want {
 /// All wants, and the order of those that have a holder and no owner.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Wants {
-    wants: BTreeMap<Multihash, Want>,
+    /// Boxed, for a tree keeps room for half as many again as it holds.
+    wants: BTreeMap<Multihash, Box<Want>>,
     ready: BTreeSet<(Key, Multihash)>,
     sequence: u64,
 }
@@ -118,7 +162,7 @@ impl Wants {
         let mut new = false;
         self.wants.entry(hash).or_insert_with(|| {
             new = true;
-            Want {
+            Box::new(Want {
                 jobs: Vec::new(),
                 asked_at: now,
                 holders: Vec::new(),
@@ -128,7 +172,7 @@ impl Wants {
                 sequence,
                 chance,
                 key: None,
-            }
+            })
         });
         self.change(&hash, |want| {
             if !want.jobs.contains(&job) {
@@ -143,11 +187,11 @@ impl Wants {
     }
 
     pub(super) fn get(&self, hash: &Multihash) -> Option<&Want> {
-        self.wants.get(hash)
+        self.wants.get(hash).map(Box::as_ref)
     }
 
     pub(super) fn remove(&mut self, hash: &Multihash) -> Option<Want> {
-        let want = self.wants.remove(hash)?;
+        let want = *self.wants.remove(hash)?;
         if let Some(key) = want.key {
             self.ready.remove(&(key, *hash));
         }
@@ -167,8 +211,11 @@ impl Wants {
         self.change(hash, |want| {
             want.seen |= matches!(knows, Knows::Has { said: true, .. });
             match want.holders.iter_mut().find(|holder| holder.conn == conn) {
-                Some(holder) => before = Some(std::mem::replace(&mut holder.knows, knows)),
-                None => want.holders.push(Holder { conn, knows }),
+                Some(holder) => {
+                    before = Some(holder.knows());
+                    holder.knows = Packed::new(knows);
+                }
+                None => push(&mut want.holders, Holder { conn, knows: Packed::new(knows) }),
             }
         });
         before
@@ -209,7 +256,7 @@ impl Wants {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Multihash, &Want)> {
-        self.wants.iter()
+        self.wants.iter().map(|(hash, want)| (hash, &**want))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -243,6 +290,20 @@ mod tests {
     }
 
     const HAS: Knows = Knows::Has { len: 1, said: true };
+
+    #[test]
+    fn what_is_known_of_a_holder_is_kept_whole() {
+        let mut all = vec![Knows::Not, Knows::Bad];
+        for yes in [false, true] {
+            all.push(Knows::Asked { inline: yes });
+            for len in [0, 1, 4_096, BLOCK_BYTES_MAX as u32] {
+                all.push(Knows::Has { len, said: yes });
+            }
+        }
+        for knows in all {
+            assert_eq!(Packed::new(knows).get(), knows);
+        }
+    }
 
     #[test]
     fn streams_go_first_in_their_order_and_bulk_goes_by_rarity() {

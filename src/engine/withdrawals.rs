@@ -1,14 +1,14 @@
 //! What is no longer asked for: wants that end, and requests that are taken off their peers.
 
 use super::{
-    ConnId, Engine, JobId,
+    ConnId, Engine, JobId, lean,
     peers::Request,
     wants::{Knows, Want},
 };
 use barrow_wire::{Message, Multihash, limits::WANTS_MAX};
 
 /// Wishes that are taken back at the latest when there are so many.
-const CANCELS_MAX: usize = 32;
+const CANCELS_MAX: usize = 16;
 
 impl Engine {
     /// A job no longer wants a block: nobody does, if no other job did.
@@ -39,14 +39,14 @@ impl Engine {
                 }
             }
             let Some(peer) = self.peers.get_mut(holder.conn) else { continue };
-            match holder.knows {
+            match holder.knows() {
                 Knows::Asked { inline } => {
                     peer.may_cross(u32::from(inline));
                     peer.asked = peer.asked.saturating_sub(1);
-                    peer.cancels.push(*hash);
+                    lean::push(&mut peer.cancels, *hash);
                 }
                 // It would tell us once it has the block.
-                Knows::Not => peer.cancels.push(*hash),
+                Knows::Not => lean::push(&mut peer.cancels, *hash),
                 Knows::Has { .. } | Knows::Bad => {}
             }
             if requested {

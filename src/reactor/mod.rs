@@ -54,7 +54,7 @@ struct Reactor {
     parts: Parts,
     started: Instant,
     connections: BTreeMap<ConnId, Connection>,
-    next_conn: u64,
+    next_conn: u32,
     /// Connections that may have more to read than one turn took.
     ready: VecDeque<ConnId>,
     /// Connections that wait for a buffer.
@@ -125,7 +125,7 @@ impl Reactor {
         if event.token() == WAKER {
             return;
         }
-        let Some(conn) = token.checked_sub(FIRST_CONNECTION).map(|id| ConnId(id as u64)) else {
+        let Some(conn) = token.checked_sub(FIRST_CONNECTION).map(|id| ConnId(id as u32)) else {
             self.accept(token);
             return;
         };

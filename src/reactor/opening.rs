@@ -75,8 +75,12 @@ impl Reactor {
         dialed: Option<SocketAddr>,
         expected: Option<PeerId>,
     ) {
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
+        let mut conn = ConnId(self.next_conn);
+        // After four billion, some may still be open.
+        while self.connections.contains_key(&conn) {
+            conn = ConnId(conn.0.wrapping_add(1));
+        }
+        self.next_conn = conn.0.wrapping_add(1);
         let token = Token(FIRST_CONNECTION + usize::try_from(conn.0).expect("ids fit a word"));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {

@@ -123,7 +123,7 @@ fn presence(link: usize, n: usize) -> Presence {
 
 /// The same number at both ends.
 fn conn(link: usize) -> ConnId {
-    ConnId(link as u64)
+    ConnId(link as u32)
 }
 
 fn node_of(link: usize, end: usize) -> usize {

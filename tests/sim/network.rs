@@ -78,7 +78,7 @@ impl Link {
 
 /// The connection's name at one of its ends.
 pub fn conn(link: usize, side: usize) -> ConnId {
-    ConnId((link * 2 + side) as u64)
+    ConnId((link * 2 + side) as u32)
 }
 
 /// The link and the end of a connection's name.

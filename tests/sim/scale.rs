@@ -4,25 +4,9 @@
 //! `cargo test --release --test sim swarm_of -- --ignored --nocapture` prints CSV for 1,000
 //! engines; `BARROW_SCALE_NODES=10000` sets another number.
 
-use crate::crowds::{Crowd, Plan};
+use crate::crowds::{Crowd, Plan, SCALE};
 use barrow::engine::Moment;
 use std::time::Duration;
-
-/// Many nodes of home connections, one in a hundred with everything.
-const SCALE: Plan = Plan {
-    nodes: 1_000,
-    seeds: |n| n.is_multiple_of(100),
-    blocks: 100,
-    block_bytes: 64 << 10,
-    neighbours: 20,
-    upload_bytes_per_second: 5_000_000,
-    seeder_limit_up: None,
-    limit_up: None,
-    delay: (Duration::from_millis(5), Duration::from_millis(50)),
-    socket_bytes: 0,
-    work: Duration::ZERO,
-    slowed: None,
-};
 
 /// Bytes of this process in memory.
 fn resident_bytes() -> u64 {

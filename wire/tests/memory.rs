@@ -1,10 +1,11 @@
 //! [W-54]: what a peer can make a session hold. A test of its own, for it counts every
 //! allocation of the process.
 
-#![allow(unsafe_code, reason = "an allocator that counts is unsafe to write")]
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
 use barrow_wire::{
     Event, HashCode, Identity, Message, Multihash, Session, SessionConfig, SessionError, StaticKey,
@@ -12,34 +13,8 @@ use barrow_wire::{
     limits::{BLOCK_BYTES_MAX, RECORD_BYTES_MAX, RECORD_PLAINTEXT_BYTES_MAX, WANTS_MAX},
 };
 use common::{BLOCK, CONTROL, RawPeer, frame, frame_of, hello};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
-struct Counting;
-
-static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE_BYTES.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK_BYTES.fetch_max(live, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE_BYTES.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::{LIVE_BYTES, PEAK_BYTES};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What `work` gave, and the bytes that it held at most beyond those held before.
 fn held<T>(work: impl FnOnce() -> T) -> (T, usize) {

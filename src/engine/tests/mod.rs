@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn connect(&mut self, n: u8) -> (ConnId, Vec<Output>) {
-        let conn = ConnId(u64::from(n));
+        let conn = ConnId(u32::from(n));
         let remote = address(n);
         (conn, self.tell(Input::Connected { conn, peer: peer(n), remote, dialed: None }))
     }
@@ -423,7 +423,7 @@ fn both_ends_of_crossing_dials_keep_the_same_connection() {
     for (me, other) in [(1, 2), (2, 1)] {
         for first_is_mine in [true, false] {
             let mut bench = Bench::with(|config| config.peer_id = peer(me));
-            let connected = |conn: u64, mine: bool| Input::Connected {
+            let connected = |conn: u32, mine: bool| Input::Connected {
                 conn: ConnId(conn),
                 peer: peer(other),
                 remote: address(other),
@@ -500,6 +500,18 @@ fn a_small_block_asked_inline_is_sent_at_once_unless_it_has_a_price() {
             _ => Output::Send { conn: a, message: presence },
         };
         assert_eq!(said, [expected]);
+    }
+}
+
+#[test]
+fn a_block_that_costs_nothing_opens_no_account() {
+    for price in [0, 3] {
+        let mut bench = Bench::with(|config| config.price = price);
+        let (a, _) = bench.connect(1);
+        bench.hear(a, Message::WantBlock { blocks: vec![hash(1)] });
+        bench.tell(Input::BlockQueued { conn: a, hash: hash(1), len: Some(100) });
+        bench.tell(Input::BlockSent { conn: a, hash: hash(1), len: 100 });
+        assert_eq!(bench.engine.accounts().count(), usize::from(price > 0));
     }
 }
 
