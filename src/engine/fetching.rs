@@ -123,6 +123,13 @@ impl Engine {
             })
             .collect();
         conns.sort_unstable();
+        // The last place is for one who was never tried: it may be better than all of these.
+        if let Some(rest) = conns.get(ASK_PEERS_MAX..)
+            && let Some(untried) = rest.iter().find(|(_, unproven, ..)| *unproven).copied()
+            && let Some(last) = conns.get_mut(ASK_PEERS_MAX - 1).filter(|last| !last.1)
+        {
+            *last = untried;
+        }
         conns.truncate(ASK_PEERS_MAX);
         // Small blocks come from one alone, who is known to deliver; of those who may be, from
         // two for the first few: from more they would come for nothing.

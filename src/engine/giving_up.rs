@@ -47,9 +47,7 @@ impl Engine {
                 Order::Bulk => {}
                 Order::Sequential if self.may_find(id) => {}
                 Order::Sequential => {
-                    let seen = self.wants.get(hash).is_some_and(|want| want.seen);
-                    let error =
-                        if seen { WantError::ProviderFailed } else { WantError::NoProvider };
+                    let Some(error) = self.wants.get(hash).map(Want::failure) else { return };
                     self.fail(hash, id, error);
                 }
             },
@@ -98,7 +96,6 @@ impl Engine {
         if want.has_provider() {
             return Some((progress.after(self.config.fetch_timeout), WantError::ProviderFailed));
         }
-        let error = if want.seen { WantError::ProviderFailed } else { WantError::NoProvider };
         let since = match job.order {
             Order::Sequential => want.asked_at,
             Order::Bulk => progress,
@@ -108,6 +105,6 @@ impl Engine {
         } else {
             self.config.provider_timeout
         };
-        Some((since.after(wait), error))
+        Some((since.after(wait), want.failure()))
     }
 }

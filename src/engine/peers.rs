@@ -84,6 +84,8 @@ pub(super) struct Peer {
     pub asked: u32,
     /// Wishes that may be taken back with the next message.
     pub cancels: Vec<Multihash>,
+    /// One of them may spare a block that is on its way already.
+    pub hurries_cancels: bool,
     /// Nothing came for long though blocks were asked for.
     pub stalled: bool,
     /// When that was seen, and how often since it last delivered a block.
@@ -127,6 +129,7 @@ impl Peer {
             outstanding_bytes: 0,
             asked: 0,
             cancels: Vec::new(),
+            hurries_cancels: false,
             stalled: false,
             stalled_at: now,
             stalls: 0,

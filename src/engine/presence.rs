@@ -39,6 +39,11 @@ impl Engine {
             if len as usize > BLOCK_BYTES_MAX {
                 return self.close(conn, CloseReason::Protocol("a block too long".into()));
             }
+            if price > self.config.price_max {
+                self.on_dear(conn, hash);
+                denied.push(*hash);
+                continue;
+            }
             self.on_has(conn, hash, len, complete, price);
             if self.wants.get(hash).is_some_and(|want| want.owners().len() == 1) {
                 owned.push(*hash);
@@ -78,6 +83,16 @@ impl Engine {
         if follows && may_own {
             self.request(conn, hash, u64::from(len));
         } else {
+            self.allow_inline(conn, before);
+        }
+    }
+
+    /// A peer has a block for more than may be paid. Others are looked for as if it had it not, or
+    /// whoever asks too much would keep us from all that others give.
+    fn on_dear(&mut self, conn: ConnId, hash: &Multihash) {
+        let before = self.wants.get(hash).and_then(|want| want.knows(conn));
+        if before.is_some() && before != Some(Knows::Bad) {
+            self.wants.too_dear(hash, conn);
             self.allow_inline(conn, before);
         }
     }

@@ -1,6 +1,6 @@
 //! Blocks that are asked for now: who has them, whose turn it is to send them, and which is next.
 
-use super::{ConnId, JobId, Moment, Order, lean::push};
+use super::{ConnId, JobId, Moment, Order, WantError, lean::push};
 use barrow_wire::{Multihash, limits::BLOCK_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +88,8 @@ pub(super) struct Want {
     owners: Vec<ConnId>,
     /// Somebody said to have it, at some time.
     pub seen: bool,
+    /// The same, for more than may be paid.
+    pub dear: bool,
     bulk: bool,
     sequence: u64,
     chance: u32,
@@ -114,6 +116,15 @@ impl Want {
                 Knows::Asked { .. } | Knows::Has { .. } => false,
                 Knows::Not | Knows::Bad => true,
             })
+    }
+
+    /// Why it is given up, if it is.
+    pub(super) const fn failure(&self) -> WantError {
+        match (self.dear, self.seen) {
+            (true, _) => WantError::OverBudget,
+            (false, true) => WantError::ProviderFailed,
+            (false, false) => WantError::NoProvider,
+        }
     }
 
     /// Whether somebody has it or sends it.
@@ -168,6 +179,7 @@ impl Wants {
                 holders: Vec::new(),
                 owners: Vec::new(),
                 seen: false,
+                dear: false,
                 bulk,
                 sequence,
                 chance,
@@ -219,6 +231,12 @@ impl Wants {
             }
         });
         before
+    }
+
+    /// A peer has a block, and sells it for more than may be paid: to us it is one that has it not.
+    pub(super) fn too_dear(&mut self, hash: &Multihash, conn: ConnId) {
+        self.learn(hash, conn, Knows::Not);
+        self.change(hash, |want| want.dear = true);
     }
 
     pub(super) fn own(&mut self, hash: &Multihash, conn: ConnId) {

@@ -44,6 +44,8 @@ impl Engine {
                     peer.may_cross(u32::from(inline));
                     peer.asked = peer.asked.saturating_sub(1);
                     lean::push(&mut peer.cancels, *hash);
+                    // What may come unasked from there is taken back at once, as a request is.
+                    peer.hurries_cancels |= inline;
                 }
                 // It would tell us once it has the block.
                 Knows::Not => lean::push(&mut peer.cancels, *hash),
@@ -60,7 +62,7 @@ impl Engine {
         let least = if self.wants.len() == 0 { 1 } else { CANCELS_MAX };
         for conn in self.peers.conns() {
             let Some(peer) = self.peers.get_mut(conn) else { continue };
-            if peer.cancels.len() >= least {
+            if std::mem::take(&mut peer.hurries_cancels) || peer.cancels.len() >= least {
                 let cancels = std::mem::take(&mut peer.cancels);
                 for blocks in cancels.chunks(WANTS_MAX) {
                     self.send(conn, Message::Cancel { blocks: blocks.to_vec() });

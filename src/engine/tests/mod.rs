@@ -5,7 +5,9 @@ use barrow_wire::{Cid, Codec, HashCode, PeerAddress, PeerId, Presence};
 use std::{net::SocketAddr, time::Duration};
 
 mod announcing;
+mod asking;
 mod limits;
+mod prices;
 mod races;
 mod stalls;
 
@@ -529,16 +531,4 @@ fn nothing_waits_on_a_timer_once_all_is_fetched_but_idleness() {
     let said = bench.pass(Duration::from_secs(120));
     assert_eq!(closed(&said), [(a, CloseReason::Idle)]);
     assert_eq!(bench.engine.next_timeout(), None);
-}
-
-#[test]
-fn a_block_dearer_than_allowed_is_not_bought() {
-    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (5, 1));
-    let (a, _) = bench.connect(1);
-    bench.start(Order::Sequential);
-    bench.want(&[1, 2]);
-    let offer = |price, n: u32| Message::BlockPresence { price, blocks: vec![(hash(n), HAVE)] };
-    assert_eq!(failed(&bench.hear(a, offer(6, 1))), [WantError::OverBudget]);
-    assert_eq!(asked(&bench.hear(a, offer(5, 2)), a), [2]);
-    assert_eq!(bench.engine.jobs()[0].spent, 1);
 }
