@@ -120,7 +120,7 @@ impl Engine {
     ) {
         let Some(price) = self.peers.get(conn).and_then(|peer| peer.price) else { return };
         let bytes = u64::from(len);
-        let (id, aside, cost) = match request.map(|request| (request, request.cost)) {
+        let (id, aside, cost) = match request.map(|request| (request, request.cost())) {
             Some((request, Some((id, aside)))) => {
                 (id, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
             }

@@ -93,7 +93,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let offence = match peer.request_of(&hash) {
             _ if wanted => "it sends wrong bytes",
-            Some(request) if request.cost.is_some() && request.bytes < len.into() => {
+            Some(request) if request.cost().is_some() && request.bytes < len.into() => {
                 "it sends more than it said"
             }
             _ => {

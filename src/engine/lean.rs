@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Puts an item at the end of a list that grows by a quarter at a time, where `Vec` doubles.
+/// Puts an item at the end of a list that grows by an eighth at a time, where `Vec` doubles.
 pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
     if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 4).max(2));
+        list.reserve_exact((list.len() / 8).max(2));
     }
     list.push(item);
 }

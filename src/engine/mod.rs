@@ -242,7 +242,7 @@ impl Engine {
         let Some(peer) = self.peers.get(conn) else { return false };
         if let Some(request) = peer.request_of(hash) {
             // What costs more than was set aside for it is not taken.
-            return request.cost.is_none() || len as u64 <= request.bytes;
+            return request.cost().is_none() || len as u64 <= request.bytes;
         }
         let Some(want) = self.wants.get(hash) else { return false };
         let inline = want.knows(conn) == Some(Knows::Asked { inline: true });

@@ -44,8 +44,15 @@ pub(super) struct Request {
     pub mark: Mark,
     /// When it is late, and to be looked after.
     pub late_at: Moment,
+    /// Boxed, for few of all cost anything.
+    cost: Option<Box<(JobId, u128)>>,
+}
+
+impl Request {
     /// What it costs, set aside from the job's budget.
-    pub cost: Option<(JobId, u128)>,
+    pub(super) fn cost(&self) -> Option<(JobId, u128)> {
+        self.cost.as_deref().copied()
+    }
 }
 
 /// A connection and all that we want of the peer behind it.
@@ -159,6 +166,7 @@ impl Peer {
         let mark = self.pace.mark(now, idle);
         self.outstanding_bytes += bytes;
         let (sent_at, late_at) = (now, now.after(patience));
+        let cost = cost.map(Box::new);
         self.requests.push_back(Request { hash, bytes, sent_at, mark, late_at, cost });
     }
 
@@ -285,7 +293,7 @@ impl Peer {
 
     /// A request was taken back: its block may be here already, and being hashed.
     pub(super) fn may_be_late(&mut self, request: &Request) {
-        let Some((job, cost)) = request.cost else { return };
+        let Some((job, cost)) = request.cost() else { return };
         // Taken back twice, it is still one block that may be paid for.
         self.late.retain(|(late, ..)| *late != request.hash);
         if self.late.len() >= LATE_MAX {

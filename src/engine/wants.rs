@@ -93,7 +93,6 @@ pub(super) struct Want {
     bulk: bool,
     sequence: u64,
     chance: u32,
-    key: Option<Key>,
 }
 
 impl Want {
@@ -183,12 +182,11 @@ impl Wants {
                 bulk,
                 sequence,
                 chance,
-                key: None,
             })
         });
         self.change(&hash, |want| {
             if !want.jobs.contains(&job) {
-                want.jobs.push(job);
+                push(&mut want.jobs, job);
             }
             // A stream that waits for it takes it out of the crowd.
             if want.bulk && !bulk {
@@ -204,7 +202,7 @@ impl Wants {
 
     pub(super) fn remove(&mut self, hash: &Multihash) -> Option<Want> {
         let want = *self.wants.remove(hash)?;
-        if let Some(key) = want.key {
+        if let Some(key) = want.wanted_key() {
             self.ready.remove(&(key, *hash));
         }
         Some(want)
@@ -284,16 +282,16 @@ impl Wants {
     /// Every change goes through here, so that the order always follows from the wants.
     fn change(&mut self, hash: &Multihash, change: impl FnOnce(&mut Want)) {
         let Some(want) = self.wants.get_mut(hash) else { return };
+        let before = want.wanted_key();
         change(want);
-        let key = want.wanted_key();
-        if key != want.key {
-            if let Some(old) = want.key {
-                self.ready.remove(&(old, *hash));
+        let after = want.wanted_key();
+        if before != after {
+            if let Some(key) = before {
+                self.ready.remove(&(key, *hash));
             }
-            if let Some(new) = key {
-                self.ready.insert((new, *hash));
+            if let Some(key) = after {
+                self.ready.insert((key, *hash));
             }
-            want.key = key;
         }
     }
 }
