@@ -23,7 +23,7 @@ use std::{
 /// Bytes a second that each node may send: so little that not the two cores of a small machine
 /// but the network of the nodes is what bounds.
 const LIMIT_UP: u64 = 1_000_000;
-/// The swarm of `tests/sim/scale.rs`, of which the first of each hundred has everything. Loopback
+/// The swarm of `tests/scale.rs`, of which the first of each hundred has everything. Loopback
 /// is as near and wide as there; what hashing takes was taken from there as well. All of it was
 /// fixed before the two were compared.
 const PLAN: Plan = Plan {

@@ -43,22 +43,6 @@ pub struct Plan {
     pub slowed: Option<(Moment, u64)>,
 }
 
-/// Many nodes of home connections, one in a hundred with everything.
-pub const SCALE: Plan = Plan {
-    nodes: 1_000,
-    seeds: |n| n.is_multiple_of(100),
-    blocks: 100,
-    block_bytes: 64 << 10,
-    neighbours: 20,
-    upload_bytes_per_second: 5_000_000,
-    seeder_limit_up: None,
-    limit_up: None,
-    delay: (Duration::from_millis(5), Duration::from_millis(50)),
-    socket_bytes: 0,
-    work: Duration::ZERO,
-    slowed: None,
-};
-
 enum Event {
     Message {
         node: u32,

@@ -24,7 +24,7 @@ mod people;
 mod plants;
 mod retrievals;
 mod rules;
-mod scale;
+mod scenes;
 mod shell;
 mod world;
 

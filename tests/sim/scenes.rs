@@ -1,47 +1,8 @@
-//! Scenes of whole swarms: how time, waste and memory go with their size, what a seeder has to
-//! send, and what a peer costs that becomes slow.
-//!
-//! `cargo test --release --test sim swarm_of -- --ignored --nocapture` prints CSV for 1,000
-//! engines; `BARROW_SCALE_NODES=10000` sets another number.
+//! Scenes of whole swarms: what a seeder has to send, and what a peer costs that becomes slow.
 
-use crate::crowds::{Crowd, Plan, SCALE};
+use crate::crowds::{Crowd, Plan};
 use barrow::engine::Moment;
 use std::time::Duration;
-
-/// Bytes of this process in memory.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4_096
-}
-
-#[test]
-#[ignore = "takes a while: cargo test --release --test sim swarm_of -- --ignored --nocapture"]
-fn a_swarm_of_many_engines_stays_small_and_wastes_little() {
-    let count = crate::number("BARROW_SCALE_NODES").unwrap_or(1_000) as usize;
-    let began = std::time::Instant::now();
-    let before = resident_bytes();
-    let crowd = Crowd::run(Plan { nodes: count, ..SCALE }, 1);
-    let bytes = (resident_bytes() - before) / count as u64;
-    let done = crowd.done();
-    let data = (crowd.received - crowd.duplicates) as f64 * f64::from(SCALE.block_bytes);
-    println!(
-        "nodes,blocks,median_s,last_s,received,duplicates,duplicates_percent,\
-         control_per_data_byte,bytes_per_engine_and_events,events,wall_s"
-    );
-    println!(
-        "{count},{},{:.2},{:.2},{},{},{:.3},{:.5},{bytes},{},{:.1}",
-        SCALE.blocks,
-        done[done.len() / 2].0.as_secs_f64(),
-        crowd.ended(),
-        crowd.received,
-        crowd.duplicates,
-        crowd.duplicates as f64 * 100.0 / crowd.received as f64,
-        crowd.control_bytes as f64 / data,
-        crowd.handled,
-        began.elapsed().as_secs_f64(),
-    );
-}
 
 /// One seeder whose upload is limited, and eight who fetch from it and from each other.
 const SWARM: Plan = Plan {

@@ -1,14 +1,13 @@
-//! What a node of a swarm holds besides blocks: its engine, and a session with each neighbour. A
-//! program of its own, for it counts every allocation of the process.
+//! How a swarm goes with its size: its time and waste, and what each node of it holds besides blocks:
+//! its engine, and a session with each neighbour. A program of its own, for it counts every allocation
+//! of the process. Prints CSV.
 //!
-//! `BARROW_SCALE_NODES=1000 cargo test --release --test engine_memory -- --nocapture` prints it of
-//! 1,000 engines.
+//! `BARROW_SCALE_NODES=1000 cargo test --release --test scale -- --include-ignored --nocapture`
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 #[path = "../wire/tests/common/counting.rs"]
 mod counting;
-#[allow(dead_code, reason = "the simulation uses more of it")]
 #[path = "sim/crowds.rs"]
 mod crowds;
 
@@ -20,15 +19,39 @@ use barrow_wire::{
 };
 use bytes::Bytes;
 use counting::LIVE_BYTES;
-use crowds::{Crowd, Plan, SCALE};
-use std::{env, sync::atomic::Ordering::Relaxed, time::Duration};
+use crowds::{Crowd, Plan};
+use std::{
+    env,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
-/// Of an engine with 20 neighbours and 100 wants, and of it with a session for each neighbour.
+/// Of an engine with 20 neighbours and 100 wants.
 const ENGINE_BYTES_MAX: usize = 100_000;
+
+/// Many nodes of home connections, one in a hundred with everything.
+const SCALE: Plan = Plan {
+    nodes: 1_000,
+    seeds: |n| n.is_multiple_of(100),
+    blocks: 100,
+    block_bytes: 64 << 10,
+    neighbours: 20,
+    upload_bytes_per_second: 5_000_000,
+    seeder_limit_up: None,
+    limit_up: None,
+    delay: (Duration::from_millis(5), Duration::from_millis(50)),
+    socket_bytes: 0,
+    work: Duration::ZERO,
+    slowed: None,
+};
+
+fn nodes(default: usize) -> usize {
+    env::var("BARROW_SCALE_NODES").map_or(default, |text| text.parse().unwrap())
+}
 
 #[test]
 fn an_engine_and_its_idle_sessions_are_small() {
-    let nodes = env::var("BARROW_SCALE_NODES").map_or(100, |text| text.parse().unwrap());
+    let nodes = nodes(100);
     let session = session_bytes();
     println!("nodes,moment_ms,bytes_per_engine,bytes_per_idle_session");
     // From the first questions to where a third of all is there, at which it is largest.
@@ -92,4 +115,35 @@ fn session_bytes() -> usize {
         ends.swap(0, 1);
     }
     freed(|| drop(ends)) / 2
+}
+
+#[test]
+#[ignore = "takes half a minute for 1,000 nodes: BARROW_SCALE_NODES sets another number"]
+fn a_swarm_of_many_wastes_little_and_ends_no_later_than_a_small_one() {
+    let small = Crowd::run(Plan { nodes: 100, ..SCALE }, 1);
+    let began = Instant::now();
+    let nodes = nodes(1_000);
+    let crowd = Crowd::run(Plan { nodes, ..SCALE }, 1);
+    let done = crowd.done();
+    let data = (crowd.received - crowd.duplicates) as f64 * f64::from(SCALE.block_bytes);
+    let twice = crowd.duplicates as f64 * 100.0 / crowd.received as f64;
+    let seeds = crowd.nodes.iter().step_by(100).map(|node| node.bytes_sent).sum::<u64>();
+    println!(
+        "nodes,blocks,median_s,last_s,received,duplicates,duplicates_percent,\
+         control_per_data_byte,sent_by_seeders,events,wall_s"
+    );
+    println!(
+        "{nodes},{},{:.2},{:.2},{},{},{twice:.3},{:.5},{:.3},{},{:.1}",
+        SCALE.blocks,
+        done[done.len() / 2].0.as_secs_f64(),
+        crowd.ended(),
+        crowd.received,
+        crowd.duplicates,
+        crowd.control_bytes as f64 / data,
+        seeds as f64 / data,
+        crowd.handled,
+        began.elapsed().as_secs_f64(),
+    );
+    assert!(twice < 3.0, "{twice} % came twice");
+    assert!(crowd.ended() < small.ended() * 1.25, "{} s", crowd.ended());
 }
