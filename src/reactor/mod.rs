@@ -22,6 +22,7 @@ use barrow_wire::{Event, Message, Multihash};
 use connection::{Connection, Next, ReadBuffer};
 use handle::{Command, Completer, Completion, Queues};
 use mio::{Events, Poll, Token, event::Event as Readiness, net::TcpListener};
+use opening::Begun;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -39,8 +40,6 @@ const DIALED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Reads or writes of a connection before the others get their turn.
 const TURNS_MAX: usize = 16;
-/// How often deadlines of connections are looked at, while any runs.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const WAKER: Token = Token(usize::MAX);
 /// Tokens below are listeners; connections have their id and this added, and ids never return.
@@ -65,7 +64,8 @@ struct Reactor {
     inputs: VecDeque<Input>,
     input: ReadBuffer,
     scratch: Vec<u8>,
-    next_sweep: Moment,
+    /// Handshakes that others have begun of late.
+    begun: Begun,
     stopping: bool,
 }
 
@@ -110,9 +110,8 @@ impl Reactor {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let sweep = self.sweep_needed().then_some(self.next_sweep);
-        let engine = self.parts.engine.next_timeout();
-        let next = sweep.into_iter().chain(engine).min()?;
+        let deadlines = self.connections.values().filter_map(deadline);
+        let next = deadlines.chain(self.parts.engine.next_timeout()).min()?;
         // Poll counts whole milliseconds downwards; one more avoids spinning before the moment.
         let wait = next.0.saturating_sub(self.now().0);
         Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
@@ -307,26 +306,10 @@ impl Reactor {
 
     // --- Deadlines ---
 
-    fn sweep_needed(&self) -> bool {
-        self.connections.values().any(|c| c.peer.is_none() || c.blocked_since.is_some())
-    }
-
     fn sweep(&mut self) {
         let now = self.now();
-        if now < self.next_sweep || !self.sweep_needed() {
-            return;
-        }
-        self.next_sweep = Moment(now.0 + SWEEP_INTERVAL);
-        let over = |since: Moment, limit: Duration| now.0.saturating_sub(since.0) >= limit;
-        let late: Vec<ConnId> = self
-            .connections
-            .values()
-            .filter(|c| {
-                (c.peer.is_none() && over(c.since, handshake_timeout(c)))
-                    || c.blocked_since.is_some_and(|since| over(since, UNREAD_TIMEOUT))
-            })
-            .map(|c| c.id)
-            .collect();
+        let late = |c: &&Connection| deadline(c).is_some_and(|at| at <= now);
+        let late: Vec<ConnId> = self.connections.values().filter(late).map(|c| c.id).collect();
         for conn in late {
             self.close(conn, CloseReason::Stalled);
         }
@@ -531,6 +514,14 @@ impl Reactor {
             self.to_write.insert(conn);
         }
     }
+}
+
+/// When a connection that goes on as it is will be given up.
+fn deadline(connection: &Connection) -> Option<Moment> {
+    let handshake = connection.peer.is_none().then(|| handshake_timeout(connection));
+    let handshake = handshake.map(|limit| connection.since.after(limit));
+    let unread = connection.blocked_since.map(|since| since.after(UNREAD_TIMEOUT));
+    handshake.into_iter().chain(unread).min()
 }
 
 fn handshake_timeout(connection: &Connection) -> Duration {

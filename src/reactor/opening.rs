@@ -1,22 +1,44 @@
 //! Connections begin: accepted within limits, or dialed.
 
 use super::{FIRST_CONNECTION, Reactor, connection::Connection};
-use crate::engine::{CloseReason, ConnId, Input};
+use crate::engine::{CloseReason, ConnId, Input, Moment};
 use barrow_wire::{PeerId, Session, SessionConfig};
 use mio::{Interest, Token, net::TcpStream};
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 /// Handshakes that others opened and have not finished.
 const HANDSHAKES_MAX: usize = 32;
-/// The same from one address, loopback exempt.
+/// The same from one address, loopback exempt, here and below.
 const HANDSHAKES_PER_IP_MAX: usize = 4;
-/// Connections from one address, loopback exempt.
+/// The same that may begin within a second: each costs a key agreement.
+const HANDSHAKES_PER_SECOND_MAX: usize = 20;
+/// Connections from one address.
 const CONNECTIONS_PER_IP_MAX: usize = 8;
 /// Accepts of one listener before connections get their turn.
 const ACCEPTS_MAX: usize = 64;
+
+/// When others began handshakes, as far back as matters.
+#[derive(Default)]
+pub(super) struct Begun(VecDeque<Moment>);
+
+impl Begun {
+    /// Counts one more; `false` if it would be one too many within a second.
+    fn one_more(&mut self, now: Moment) -> bool {
+        while self.0.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(1)) {
+            self.0.pop_front();
+        }
+        let may = self.0.len() < HANDSHAKES_PER_SECOND_MAX;
+        if may {
+            self.0.push_back(now);
+        }
+        may
+    }
+}
 
 impl Reactor {
     pub(super) fn accept(&mut self, listener: usize) {
@@ -53,7 +75,8 @@ impl Reactor {
             || (!ip.is_loopback()
                 && (handshakes(Some(ip)) >= HANDSHAKES_PER_IP_MAX
                     || of_ip >= CONNECTIONS_PER_IP_MAX));
-        if crowded {
+        let now = self.now();
+        if crowded || !(ip.is_loopback() || self.begun.one_more(now)) {
             log::debug!("{remote}: refused, too many connections");
             return;
         }
@@ -128,5 +151,22 @@ impl Reactor {
     pub(super) fn fail_dial(&mut self, address: SocketAddr, reason: String) {
         self.parts.finder.dialed(address, None);
         self.inputs.push_back(Input::DialFailed { address, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_no_second_do_more_than_twenty_handshakes_begin() {
+        let mut begun = Begun::default();
+        let offers = (0..3_000).map(|ms| Moment(Duration::from_millis(ms)));
+        let taken: Vec<Moment> = offers.filter(|now| begun.one_more(*now)).collect();
+        for from in &taken {
+            let within = taken.iter().filter(|at| *at >= from && at.since(*from).as_secs() == 0);
+            assert!(within.count() <= 20, "after {from:?}: {taken:?}");
+        }
+        assert_eq!(taken.len(), 60, "and so many do");
     }
 }

@@ -4,14 +4,9 @@ use super::{
     Reactor, WAKER,
     connection::ReadBuffer,
     handle::{Bell, Completion, Delivery, Finder, Keeper, Queues, ReactorHandle, queues},
+    opening::Begun,
 };
-use crate::{
-    disk::Disk,
-    engine::{Engine, Moment},
-    ledger::Ledger,
-    metrics::Metrics,
-    pool::Pool,
-};
+use crate::{disk::Disk, engine::Engine, ledger::Ledger, metrics::Metrics, pool::Pool};
 use barrow_wire::StaticKey;
 use mio::{Interest, Poll, Token, net::TcpListener};
 use rayon::ThreadPool;
@@ -145,7 +140,7 @@ impl Setup {
             inputs: VecDeque::new(),
             input: ReadBuffer::new(),
             scratch: Vec::new(),
-            next_sweep: Moment::default(),
+            begun: Begun::default(),
             stopping: false,
         };
         std::thread::Builder::new().name("reactor".into()).spawn(move || reactor.run())
