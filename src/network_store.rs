@@ -352,6 +352,20 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
+    /// An earlier run of it has cost this much, in price times bytes: what may be spent is the rest.
+    pub fn go_on_from(&self, spent: u128) {
+        if spent > 0 {
+            self.store.0.reactor.send(Input::Spent { job: self.waiter.job, cost: spent });
+        }
+    }
+
+    /// What it has cost so far, that included. Waits for the reactor, so that it is asked for only
+    /// where something may be paid.
+    pub fn spent(&self) -> Option<u128> {
+        let job = self.waiter.job;
+        self.store.0.reactor.inspect(move |engine| engine.spent(job)).flatten()
+    }
+
     /// Asks for `blocks`, none of which it waits for already, and gives those that are here: they
     /// need no fetching, with their lengths.
     ///

@@ -176,6 +176,8 @@ struct Inner {
     mending: Arc<Mending>,
     ledger: Arc<Ledger>,
     pins: pinning::Pins,
+    /// Whether anything may be paid for blocks.
+    pays: bool,
     slots: Arc<slots::Slots>,
     spreads: spread::Spreads,
     upkeep: upkeep::Upkeep,
@@ -252,6 +254,7 @@ impl Node {
             mending,
             ledger,
             pins,
+            pays: config.price_max > 0 && config.budget > 0,
             slots,
             spreads: spread::Spreads::open(&config.data_dir),
             upkeep: upkeep::Upkeep::open(&config.data_dir),
@@ -488,11 +491,13 @@ impl Node {
     fn pin_plain(
         &self,
         cid: &Cid,
+        spent: u128,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
         let disk = &self.0.disk;
         let dataset = disk.begin_dataset()?;
-        let done = fetch_dataset(&self.0.store, *cid, dataset, progress)
+        let spent = self.0.pays.then_some(spent);
+        let done = fetch_dataset(&self.0.store, *cid, dataset, spent, progress)
             .and_then(|done| Ok((done, self.content_size(cid)?)));
         match done {
             Ok((done, size)) => {

@@ -106,6 +106,35 @@ fn nobody_pays_more_than_was_agreed_to() {
 }
 
 #[test]
+fn a_pin_that_goes_on_after_a_kill_has_what_is_left_of_its_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 12 << 20, 5);
+    let a_dir = dir.path().join("a");
+    let slowly = &["--price", "16", "--limit-up", "4MiB"];
+    let a = Node::start_with(&a_dir, &[], slowly);
+    let cid = a.put(&file);
+    // All of it costs 192.
+    let b_dir = dir.path().join("b");
+    let mut b = buyer(&b_dir, &a, "16", "112");
+    let mut first = pin(&b_dir, &cid);
+    loop_until("a third is bought", || (paid(&ledger(&b), "paid_by_us") >= 64).then_some(()));
+    b.kill();
+    let _ = first.kill();
+    let _ = first.wait();
+    b = buyer(&b_dir, &a, "16", "112");
+    let ended = loop_until("it ends", || {
+        let told: Value = serde_json::from_slice(&b.get("/api/v1/transfers").body).unwrap();
+        let pin = told["transfers"].as_array().unwrap().first().cloned();
+        pin.filter(|pin| !["active", "waiting"].contains(&pin["status"].as_str().unwrap()))
+    });
+    assert!(ended.to_string().contains("costs more"), "{ended}");
+    let spent = paid(&ledger(&b), "paid_by_us");
+    // A block that had come and was not noted yet is all that may be beyond it. Anew, the budget
+    // would be enough for more than half of the file once more.
+    assert!((64..=112 + PRICE).contains(&spent), "{spent} of 112");
+}
+
+#[test]
 fn without_a_voucher_a_seller_stops_at_its_credit() {
     let dir = tempfile::tempdir().unwrap();
     let file = make_file(&dir.path().join("file"), 12 << 20, 5);

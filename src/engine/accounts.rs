@@ -5,7 +5,10 @@
 //! is cumulative and signed by the debtor, so it is the truth for both: whoever lost count in a
 //! crash takes it up from the voucher that the other side shows when they meet again.
 
-use super::{ConnId, Engine, JobId, Output, peers::Request};
+use super::{
+    ConnId, Engine, JobId, Output,
+    peers::{Peer, Request},
+};
 use barrow_wire::{Message, Multihash, PeerId, Voucher, limits::BLOCK_BYTES_MAX};
 use std::collections::BTreeMap;
 
@@ -107,6 +110,24 @@ impl Engine {
         if let Some(voucher) = account.received.clone() {
             self.send(conn, Message::Payment { voucher });
         }
+    }
+
+    /// A download goes on that has cost something before: its budget is what that left of it.
+    pub(super) fn on_spent(&mut self, id: JobId, cost: u128) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.spent = job.spent.saturating_add(cost);
+        }
+    }
+
+    /// What a job's blocks have cost so far, in price times bytes: without what is set aside for
+    /// those that are asked for.
+    pub fn spent(&self, id: JobId) -> Option<u128> {
+        let aside = |peer: &Peer| -> u128 {
+            let costs = peer.requests.iter().filter_map(Request::cost);
+            costs.filter(|(job, _)| *job == id).map(|(_, cost)| cost).sum()
+        };
+        let aside: u128 = self.peers.iter().map(|(_, peer)| aside(peer)).sum();
+        self.jobs.get(id).map(|job| job.spent.saturating_sub(aside))
     }
 
     /// A verified block is paid for out of what was set aside for it; one whose wish was taken

@@ -80,6 +80,8 @@ pub enum WantError {
 pub enum Input {
     /// A retrieval begins; discovery may be asked for `root`.
     JobStarted { job: JobId, root: Cid, order: Order },
+    /// An earlier run of it has cost this much already, in price times bytes.
+    Spent { job: JobId, cost: u128 },
     /// It wants these too (never one twice while it is open).
     Want { job: JobId, blocks: Vec<Multihash> },
     /// It no longer wants these.

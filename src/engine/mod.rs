@@ -122,6 +122,7 @@ impl Engine {
         self.now = self.now.max(now);
         match input {
             Input::JobStarted { job, root, order } => self.on_job_started(job, root, order),
+            Input::Spent { job, cost } => self.on_spent(job, cost),
             Input::Want { job, blocks } => self.on_want(job, blocks),
             Input::Unwant { job, blocks } => self.on_unwant(job, &blocks),
             Input::JobEnded { job } => self.on_job_ended(job),

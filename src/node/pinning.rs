@@ -43,7 +43,7 @@ struct PinState {
 }
 
 /// All of them, those that ended lately with them. The file `pinning` has a line for each that has
-/// not: its job, its CID, and its slot, if it has one.
+/// not: its job, its CID, its slot, if it has one, and what it has cost, if anything.
 pub(super) struct Pins {
     path: PathBuf,
     table: Mutex<Table>,
@@ -69,13 +69,23 @@ impl PinTransfer {
         let mut words = line.split(' ');
         let job = JobId(words.next()?.parse().ok()?);
         let cid = words.next()?.parse().ok()?;
-        let slot = words.next().map(str::parse).transpose().ok()?;
-        Some(Self::new(job, cid, slot))
+        let (mut slot, mut spent) = (None, 0);
+        for word in words {
+            match word.strip_prefix("spent=") {
+                Some(cost) => spent = cost.parse().ok()?,
+                None => slot = Some(word.parse().ok()?),
+            }
+        }
+        let pin = Self::new(job, cid, slot);
+        pin.state.lock().progress.spent = spent;
+        Some(pin)
     }
 
     fn line(&self) -> String {
         let slot = self.slot.map(|Slot { index, slots }| format!(" {index}/{slots}"));
-        format!("{} {}{}\n", self.job.0, self.cid, slot.unwrap_or_default())
+        let spent = Some(self.progress().spent).filter(|spent| *spent > 0);
+        let spent = spent.map(|spent| format!(" spent={spent}")).unwrap_or_default();
+        format!("{} {}{}{spent}\n", self.job.0, self.cid, slot.unwrap_or_default())
     }
 
     /// Its number.
@@ -165,6 +175,15 @@ impl Pins {
         self.changed.notify_all();
     }
 
+    /// Notes how far a pin is, and at once what it has cost: after a kill it may spend the rest alone.
+    fn note(&self, pin: &PinTransfer, progress: &FetchProgress) {
+        let table = self.table.lock();
+        let before = std::mem::replace(&mut pin.state.lock().progress, *progress);
+        if progress.spent > before.spent && !table.frozen {
+            self.write(&table);
+        }
+    }
+
     /// Makes a pin that waits the caller's to do; `false` if it is another's, or has ended.
     fn claim(&self, pin: &PinTransfer) -> bool {
         let mut state = pin.state.lock();
@@ -251,7 +270,7 @@ impl Node {
         each: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
         let done = self.pin_once(pin, &mut |progress| {
-            pin.state.lock().progress = *progress;
+            self.0.pins.note(pin, progress);
             each(progress) && !pin.cancelled.load(Ordering::Relaxed)
         });
         if let Ok(done) = &done {
@@ -272,7 +291,7 @@ impl Node {
         if pin.slot.is_some() || self.manifest(&pin.cid, super::Scope::Network)?.is_some() {
             return self.pin_protected(&pin.cid, pin.slot, progress);
         }
-        self.pin_plain(&pin.cid, progress)
+        self.pin_plain(&pin.cid, pin.progress().spent, progress)
     }
 
     /// Goes on with the pins that were under way when the node was last stopped, one after the
@@ -351,12 +370,15 @@ mod tests {
         let same = pins.begin(&root(3), slots[2], || unreachable!("it is open"));
         assert_eq!(same.job, JobId(3));
         pins.set(&all[0], TransferStatus::Done);
+        pins.note(&all[2], &FetchProgress { spent: 1 << 70, ..FetchProgress::default() });
         pins.freeze();
         pins.set(&all[1], TransferStatus::Cancelled);
         let again = Pins::open(dir.path());
         let kept: Vec<_> = again.all().iter().map(|pin| (pin.job.0, pin.cid, pin.slot)).collect();
         assert_eq!(kept, [(2, root(2), None), (3, root(3), slots[2])]);
         assert_eq!(again.last_job(), JobId(3));
+        let spent: Vec<u128> = again.all().iter().map(|pin| pin.progress().spent).collect();
+        assert_eq!(spent, [0, 1 << 70]);
         assert!(again.all().iter().all(|pin| pin.status() == TransferStatus::Waiting));
     }
 }

@@ -28,6 +28,22 @@ fn a_block_dearer_than_allowed_is_not_bought() {
 }
 
 #[test]
+fn a_download_that_goes_on_has_what_is_left_of_its_budget() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 2));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    // One block costs a unit, and as much was spent before.
+    bench.tell(Input::Spent { job: JobId(1), cost: 1 << 20 });
+    bench.want(&[1, 2]);
+    assert_eq!(asked(&bench.hear(a, offer(16, 1)), a), [1]);
+    assert_eq!(bench.engine.spent(JobId(1)), Some(1 << 20), "what is set aside is not spent");
+    bench.deliver(a, 1, 65_536);
+    assert_eq!(bench.engine.spent(JobId(1)), Some(2 << 20));
+    let said = bench.hear(a, offer(16, 2));
+    assert_eq!((asked(&said, a), failed(&said)), (vec![], vec![WantError::OverBudget]));
+}
+
+#[test]
 fn whoever_asks_too_much_keeps_nobody_from_what_others_give() {
     for order in [Order::Sequential, Order::Bulk] {
         let mut bench = Bench::new();
