@@ -203,6 +203,36 @@ fn verify_heals_ten_thousand_damaged_blocks_from_parity() {
 }
 
 #[test]
+fn verify_names_a_dataset_that_lacks_something_each_time_until_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(config(dir.path())).unwrap();
+    let cid = node.put(&mut &content()[..]).unwrap();
+    let verify = |node: &Node| {
+        let report = node.verify(&mut |_| true).unwrap();
+        (report.damaged.len(), report.incomplete)
+    };
+    assert_eq!(verify(&node), (0, vec![]));
+    node.shutdown();
+    drop(node);
+    damage(dir.path(), 3_000_000);
+
+    // The second time the block is no longer there to be hashed, and as lost as before.
+    let node = Node::start(config(dir.path())).unwrap();
+    assert_eq!(verify(&node), (1, vec![cid]));
+    assert_eq!(verify(&node), (0, vec![cid]));
+    assert!(!node.is_whole(&node.dataset(&cid).unwrap().unwrap()).unwrap());
+    node.shutdown();
+    drop(node);
+    // Nor does an index know it that is made anew.
+    fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+    let node = Node::start(config(dir.path())).unwrap();
+    assert_eq!(verify(&node), (0, vec![cid]));
+    assert_eq!(node.put(&mut &content()[..]).unwrap(), cid);
+    assert_eq!(verify(&node), (0, vec![]));
+    node.shutdown();
+}
+
+#[test]
 fn what_nobody_has_is_named_until_somebody_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut alone = config(dir.path());

@@ -253,7 +253,7 @@ pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let dataset = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.get_json(&format!("/api/v1/datasets/{cid}"))?),
         Access::Own(node) => {
-            Ok(node.dataset_json(&node.dataset(&cid)?.ok_or_else(|| not_stored(&cid))?))
+            Ok(node.dataset_detail(&node.dataset(&cid)?.ok_or_else(|| not_stored(&cid))?)?)
         }
     })?;
     if args.has("json") {
@@ -263,7 +263,11 @@ pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
     if !dataset["protection"].is_null() {
         return super::protected::stat(&cid, &dataset, &line_of(&dataset));
     }
-    output::text(&format!("{}\n{blocks} blocks, complete\n", line_of(&dataset)))
+    let state = match dataset["whole"] == false {
+        true => format!("something is lost: barrow repair {cid}"),
+        false => "complete".into(),
+    };
+    output::text(&format!("{}\n{blocks} blocks, {state}\n", line_of(&dataset)))
 }
 
 fn stat_store(args: &Args, settings: &Settings) -> Result<(), CliError> {
@@ -323,8 +327,7 @@ pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
                 progress.set_of(so_far.bytes, Some(so_far.bytes_total));
                 true
             })?;
-            let damaged = report.damaged_names();
-            Ok(json!({ "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }))
+            Ok(crate::http::verify_json(&report))
         }
     });
     progress.end();
@@ -335,10 +338,16 @@ pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
     } else {
         output::text(&format!("{} blocks verified, {damaged} damaged\n", report["blocks"]))?;
     }
+    let mut wrong = Vec::new();
     if damaged > 0 {
-        return Err(CliError::Partial(format!(
-            "{damaged} blocks are damaged and no longer served; barrow verify --repair brings them back from parity and peers"
-        )));
+        wrong.push(format!("{damaged} blocks are damaged and no longer served"));
     }
-    Ok(())
+    for cid in report["incomplete"].as_array().into_iter().flatten() {
+        wrong.push(format!("{} lacks something", cid.as_str().unwrap_or_default()));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    wrong.push("barrow verify --repair brings it back from parity and peers".into());
+    Err(CliError::Partial(wrong.join("; ")))
 }

@@ -21,12 +21,20 @@ pub struct VerifyReport {
     pub bytes_total: u64,
     /// Blocks whose bytes are wrong; they are no longer served.
     pub damaged: Vec<Multihash>,
+    /// Datasets of which something is not here, found damaged now or before; filled by
+    /// [`crate::Node::verify`], which knows how to walk them.
+    pub incomplete: Vec<Cid>,
 }
 
 impl VerifyReport {
     /// The damaged blocks, as CIDs by which their bytes can be asked for.
     pub fn damaged_names(&self) -> Vec<String> {
         self.damaged.iter().map(|hash| Cid::v1(Codec::Raw, *hash).to_string()).collect()
+    }
+
+    /// The incomplete datasets' names.
+    pub fn incomplete_names(&self) -> Vec<String> {
+        self.incomplete.iter().map(Cid::to_string).collect()
     }
 }
 

@@ -231,7 +231,9 @@ fn datasets(node: &Node, request: &Request<'_>) -> Reply {
 
 fn dataset(node: &Node, cid: &Cid) -> Reply {
     match node.dataset(cid) {
-        Ok(Some(dataset)) => json_reply(&node.dataset_json(&dataset)),
+        Ok(Some(dataset)) => node
+            .dataset_detail(&dataset)
+            .map_or_else(|failed| store_error(&failed), |told| json_reply(&told)),
         Ok(None) => error(404, "not_found", "no such dataset is stored here"),
         Err(failed) => store_error(&failed),
     }
@@ -268,13 +270,22 @@ fn verify(node: &Node) -> Reply {
         let report = node.verify(&mut |so_far| teller.tell(|| verify_progress(so_far)));
         match report {
             Ok(report) => {
-                let damaged = report.damaged_names();
-                Ok(
-                    json!({ "done": true, "blocks": report.blocks, "bytes": report.bytes, "damaged": damaged }),
-                )
+                let mut last = verify_json(&report);
+                last["done"] = true.into();
+                Ok(last)
             }
             Err(failed) => Err(error_value(&store_error(&failed))),
         }
+    })
+}
+
+/// What `verify` tells.
+pub(crate) fn verify_json(report: &VerifyReport) -> Value {
+    json!({
+        "blocks": report.blocks,
+        "bytes": report.bytes,
+        "damaged": report.damaged_names(),
+        "incomplete": report.incomplete_names(),
     })
 }
 

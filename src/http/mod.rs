@@ -14,7 +14,7 @@ mod protected;
 mod routing;
 mod transfers;
 
-pub(crate) use api::{about, store_stat};
+pub(crate) use api::{about, store_stat, verify_json};
 pub(crate) use gateway::escape_url;
 pub(crate) use ledger::{entries_json as ledger_json, entry_json as ledger_entry_json};
 pub(crate) use protected::report_json;

@@ -1,7 +1,7 @@
 //! The node's own JSON for protected datasets.
 
 use super::{
-    api::{error_value, store_error, stored, verify_progress},
+    api::{error_value, store_error, stored, verify_json, verify_progress},
     error, get_error, jobs, json_reply,
 };
 use crate::{
@@ -117,18 +117,14 @@ pub(super) fn verify_and_repair(node: &Node) -> Reply {
 
 /// What `verify --repair` tells.
 pub(crate) fn report_json(report: &RepairReport) -> Value {
-    let damaged = report.verified.damaged_names();
     let repaired: Vec<String> = report.repaired.iter().map(ToString::to_string).collect();
     let lost: Vec<Value> = report
         .lost
         .iter()
         .map(|(cid, reason)| json!({ "cid": cid.to_string(), "reason": reason }))
         .collect();
-    json!({
-        "blocks": report.verified.blocks,
-        "bytes": report.verified.bytes,
-        "damaged": damaged,
-        "repaired": repaired,
-        "lost": lost,
-    })
+    let mut told = verify_json(&report.verified);
+    told["repaired"] = repaired.into();
+    told["lost"] = lost.into();
+    told
 }

@@ -4,6 +4,7 @@ use super::Node;
 use crate::{
     disk::VerifyReport,
     local_store::{Dataset, Removed, StoreError},
+    store_stream::GetError,
 };
 use barrow_wire::Cid;
 
@@ -59,7 +60,8 @@ impl Node {
         self.0.disk.dataset(cid)
     }
 
-    /// Hashes all that is stored.
+    /// Hashes all that is stored, and looks which datasets lack something, found damaged now or
+    /// before.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -67,6 +69,30 @@ impl Node {
         &self,
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<VerifyReport, StoreError> {
-        self.0.disk.verify(progress)
+        let mut report = self.0.disk.verify(progress)?;
+        // The writer forgets what is damaged in its own time; only then it is seen to lack.
+        self.0.disk.sync()?;
+        for dataset in self.datasets()? {
+            if !self.is_whole(&dataset)? {
+                report.incomplete.push(dataset.info.root);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Whether all blocks of a dataset that are to be here are.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn is_whole(&self, dataset: &Dataset) -> Result<bool, StoreError> {
+        match self.lacks_something(dataset) {
+            Ok(lacks) => Ok(!lacks),
+            Err(GetError::Store(error)) => Err(error),
+            // What leads to its blocks cannot be read, so some cannot be had.
+            Err(error) => {
+                log::error!("{}: {error}", dataset.info.root);
+                Ok(false)
+            }
+        }
     }
 }

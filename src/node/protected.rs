@@ -364,16 +364,14 @@ impl Node {
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<RepairReport, GetError> {
         let verified = self.verify(progress)?;
-        // The writer forgets what is damaged in its own time; only then it is seen to lack.
-        self.0.disk.sync()?;
-        let mut report = RepairReport { verified, ..RepairReport::default() };
-        // Who lacks something is found by looking: what was lost before is found as well.
         let mut datasets = self.datasets()?;
+        datasets.retain(|dataset| verified.incomplete.contains(&dataset.info.root));
+        let mut report = RepairReport { verified, ..RepairReport::default() };
         // The protected ones first: what they bring back, others may have lost too.
         datasets.sort_by_key(|dataset| dataset.info.protection.is_none());
         for dataset in datasets {
             let cid = dataset.info.root;
-            if !self.lacks_something(&dataset)? {
+            if self.is_whole(&dataset)? {
                 continue;
             }
             match self.repair(&cid, &mut |_| true) {

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::{
-    local_store::{Dataset, Slot},
+    local_store::{Dataset, Slot, StoreError},
     store_stream::{GetError, Scope},
 };
 use serde_json::{Value, json};
@@ -69,6 +69,19 @@ impl Node {
             is_slot: protection.slot.is_some(),
             losses: mender.losses(&slot.places(shards))?,
         }))
+    }
+
+    /// What is told of one dataset that is asked for: also whether all of it is here, for which it
+    /// is walked.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn dataset_detail(&self, dataset: &Dataset) -> Result<Value, StoreError> {
+        let mut told = self.dataset_json(dataset);
+        if dataset.info.protection.is_none() {
+            told["whole"] = self.is_whole(dataset)?.into();
+        }
+        Ok(told)
     }
 
     /// What is told of a dataset: what is known of it, how it stands, and who holds its slots.
