@@ -4,6 +4,7 @@
 //! has it. A queued block holds memory of the pool, which bounds the writer's queue in bytes.
 
 mod verify;
+mod writer;
 
 pub use crate::local_store::{DatasetId, DatasetInfo, Removed, StoreError};
 pub use verify::{Looked, VerifyReport};
@@ -26,7 +27,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
 };
 
 /// Operations that may wait for the writer. A put holds at least 4 KiB of the pool's 30 MiB.
@@ -37,12 +37,6 @@ const READS_MAX: usize = 4_096;
 const READERS: usize = 2;
 /// Connections to the index that callers share.
 const SHARED_READERS_MAX: usize = 4;
-/// Bytes appended before readers find them in the store, and they leave the memory.
-const PUBLISH_BYTES: u64 = 8 << 20;
-/// Share of the pool that blocks may hold which only wait for that: they would starve the rest.
-const UNPUBLISHED_POOL_SHARE: usize = 4;
-/// Bytes that a crash may make the next start read again.
-const UNSYNCED_BYTES_MAX: u64 = 256 << 20;
 /// Blocks of which it is remembered until the next commit that they were read.
 const TOUCHED_MAX: usize = 4_096;
 /// Damaged blocks that wait for somebody to bring them back; of more, `verify` tells.
@@ -441,144 +435,6 @@ impl Disk {
         for thread in threads {
             let _ = thread.join();
         }
-    }
-
-    // --- The writer ---
-
-    fn write(&self, mut store: LocalStore, writes: &Receiver<Write>) {
-        let mut appended: HashSet<Multihash> = HashSet::new();
-        let mut since = Instant::now();
-        let held_bytes_max = self.0.pool.bytes_max() / UNPUBLISHED_POOL_SHARE;
-        let mut held_bytes = 0;
-        self.tell(&store);
-        loop {
-            let next = if appended.is_empty() && store.is_committed() {
-                writes.recv().ok()
-            } else {
-                match writes.recv_deadline(since + store.commit_interval()) {
-                    Ok(write) => Some(write),
-                    Err(error) if error.is_timeout() => {
-                        self.commit(&mut store, &mut appended);
-                        // If it failed, not before the next time.
-                        since = Instant::now();
-                        continue;
-                    }
-                    Err(_) => None,
-                }
-            };
-            if appended.is_empty() {
-                held_bytes = 0;
-                if store.is_committed() {
-                    since = Instant::now();
-                }
-            }
-            match next {
-                Some(Write::Put(put)) => {
-                    let (block, dataset) = *put;
-                    self.write_block(&mut store, &block, dataset);
-                    appended.insert(*block.hash());
-                    held_bytes += Pool::counted_bytes(block.len());
-                }
-                Some(Write::Reference(reference)) => {
-                    let (dataset, blocks) = *reference;
-                    self.write_references(&mut store, dataset, &blocks);
-                }
-                Some(Write::Control(act)) => {
-                    act(&mut store);
-                    self.publish(&mut store, &mut appended);
-                }
-                Some(Write::Stop) | None => break,
-            }
-            if store.batch_bytes() >= PUBLISH_BYTES || held_bytes >= held_bytes_max {
-                let is_due = since.elapsed() >= store.commit_interval()
-                    || store.unsynced_bytes() >= UNSYNCED_BYTES_MAX;
-                if is_due {
-                    self.commit(&mut store, &mut appended);
-                    since = Instant::now();
-                } else {
-                    self.publish(&mut store, &mut appended);
-                }
-            }
-        }
-        if let Err(error) = store.sync() {
-            log::error!("the last sync failed: {error}");
-        }
-        self.commit(&mut store, &mut appended);
-    }
-
-    fn write_block(&self, store: &mut LocalStore, block: &Block, dataset: Option<DatasetId>) {
-        let Err(error) = store.put(block, dataset) else { return };
-        log::warn!("block {:?} is not stored: {error}", block.hash());
-        if let Some(id) = dataset {
-            self.0.failed.lock().entry(id).or_insert(error);
-        }
-    }
-
-    fn write_references(&self, store: &mut LocalStore, id: DatasetId, blocks: &[Multihash]) {
-        for hash in blocks {
-            let noted = store.block_len(hash).and_then(|len| match len {
-                Some(len) => store.reference(id, hash, len.into()),
-                // It can be read before the writer has it: then whoever put it is about to say so.
-                None => {
-                    let pending = self.0.pending.lock().get(hash).cloned();
-                    store.put(&pending.ok_or(StoreError::BadIndex)?, Some(id))
-                }
-            });
-            if let Err(error) = noted {
-                self.0.failed.lock().entry(id).or_insert(error);
-                return;
-            }
-        }
-    }
-
-    /// Takes all that was appended into the index.
-    fn commit(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
-        store.set_time(now());
-        let touched = std::mem::take(&mut *self.0.touched.lock());
-        let noted = touched.iter().try_for_each(|hash| store.touch(hash));
-        let committed = noted.and_then(|()| {
-            if store.unsynced_bytes() >= UNSYNCED_BYTES_MAX { store.sync() } else { store.commit() }
-        });
-        self.release(store, appended, committed);
-    }
-
-    /// Lets readers find all that was appended.
-    fn publish(&self, store: &mut LocalStore, appended: &mut HashSet<Multihash>) {
-        store.set_time(now());
-        let published = store.publish();
-        self.release(store, appended, published);
-    }
-
-    /// Says what there is now, and whether something went: the writer alone knows of what the index
-    /// does not have yet.
-    fn tell(&self, store: &LocalStore) {
-        self.0.changes.store(store.changes(), Ordering::Release);
-        if let Ok((blocks, bytes)) = store.counts() {
-            self.0.metrics.store_blocks.set(blocks);
-            self.0.metrics.store_bytes.set(bytes);
-        }
-    }
-
-    /// Lets go of the blocks that readers find in the store now.
-    fn release(
-        &self,
-        store: &LocalStore,
-        appended: &mut HashSet<Multihash>,
-        written: Result<(), StoreError>,
-    ) {
-        if let Err(error) = written {
-            log::error!("the index cannot be written: {error}");
-        }
-        self.tell(store);
-        if store.read_only().is_some() {
-            *self.0.read_only.lock() = store.read_only().map(Into::into);
-        }
-        let mut pending = self.0.pending.lock();
-        let released: Vec<Block> =
-            appended.drain().filter_map(|hash| pending.remove(&hash)).collect();
-        drop(pending);
-        // Their buffers go back to the pool outside the lock.
-        drop(released);
     }
 }
 

@@ -14,7 +14,13 @@ use barrow::{
     local_store::{LocalStore, StoreError, StoreOptions},
     metrics::Metrics,
 };
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 fn disk(dir: &Path) -> Disk {
     let store = LocalStore::open(dir, StoreOptions::default()).unwrap();
@@ -161,6 +167,71 @@ fn a_damaged_block_is_never_served_and_verify_names_it() {
     again.shutdown();
 }
 
+/// Turns over a bit of a block's record, so far behind its beginning.
+fn damage_record(dir: &Path, block: &Block, at: usize) {
+    let pack = dir.join("packs/00000001.pack");
+    let mut bytes = fs::read(&pack).unwrap();
+    let record = bytes.windows(100).position(|window| window == &block.data()[..100]).unwrap() - 64;
+    bytes[record + at] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+}
+
+/// Wherever the only record was damaged that said so, and however it was found.
+#[test]
+fn a_block_that_was_damaged_and_came_back_is_kept_by_its_dataset_as_before() {
+    // The record's head, which says who refers to the block; or the block.
+    for at in [20, 1_000] {
+        for is_index_lost_first in [false, true] {
+            // Without its head nothing in the packs tells of it any more.
+            if at < 64 && is_index_lost_first {
+                continue;
+            }
+            for gives_pack_up in [false, true] {
+                let case = (at, is_index_lost_first, gives_pack_up);
+                let dir = tempfile::tempdir().unwrap();
+                let disk = |dir: &Path| {
+                    // Small, so that it is worth while to give one up.
+                    let pack_bytes_max = 1 << 20;
+                    let options = StoreOptions { pack_bytes_max, ..StoreOptions::default() };
+                    let store = LocalStore::open(dir, options).unwrap();
+                    Disk::start(store, Pool::new(32 << 20), Arc::new(Metrics::default())).unwrap()
+                };
+                let first = disk(dir.path());
+                let other = first.begin_dataset().unwrap();
+                // Between blocks that stay, those that go leave parts of pages behind.
+                let id = first.begin_dataset().unwrap();
+                for n in 0..20 {
+                    first.put(block(n), Some(id));
+                    (100 + 2 * n..102 + 2 * n).for_each(|n| first.put(block(n), Some(other)));
+                }
+                first.finish_dataset(id, info(&block(0), true)).unwrap();
+                first.finish_dataset(other, info(&block(100), true)).unwrap();
+                first.shutdown();
+                damage_record(dir.path(), &block(3), at);
+                if is_index_lost_first {
+                    fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+                }
+                let second = disk(dir.path());
+                let damaged = second.verify(&mut |_| true).unwrap().damaged.len();
+                assert_eq!(damaged, usize::from(!is_index_lost_first), "{case:?}");
+                if gives_pack_up {
+                    let other = Cid::v1(Codec::Raw, *block(100).hash());
+                    second.remove_dataset(&other).unwrap().unwrap();
+                    assert!(!dir.path().join("packs/00000001.pack").exists(), "{case:?}");
+                }
+                // As from a peer.
+                second.put(block(3), None);
+                second.shutdown();
+                fs::remove_file(dir.path().join("index.sqlite")).unwrap();
+                let third = disk(dir.path());
+                assert_eq!(third.gc().unwrap().blocks, 0, "{case:?}");
+                assert_eq!(third.get(block(3).hash()).unwrap(), Some(block(3)), "{case:?}");
+                third.shutdown();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_store_is_open_once_and_one_of_a_newer_format_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
@@ -168,9 +239,43 @@ fn a_store_is_open_once_and_one_of_a_newer_format_is_not_touched() {
     let second = LocalStore::open(dir.path(), StoreOptions::default());
     assert!(matches!(second, Err(StoreError::Locked)));
     drop(store);
-    fs::write(dir.path().join("VERSION"), "2\n").unwrap();
-    let newer = LocalStore::open(dir.path(), StoreOptions::default());
-    assert!(matches!(newer, Err(StoreError::Newer(version)) if version == "2"));
+    // A directory of another version, one whose packs alone are, and one that nobody knows.
+    let version = dir.path().join("VERSION");
+    let pack = dir.path().join("packs/00000001.pack");
+    let (version_now, pack_now) = (fs::read(&version).unwrap(), fs::read(&pack).unwrap());
+    let mut header = pack_now[..24].to_vec();
+    header[14] = 1;
+    header.extend(xxhash_rust::xxh3::xxh3_64(&header).to_be_bytes());
+    let newer_pack = [&header[..], &header, &pack_now[64..]].concat();
+    for (version_then, pack_then, told) in [
+        (&b"2\n"[..], &pack_now, "2"),
+        (b"\xff\x1b[2J", &pack_now, "\\xff\\x1b[2J"),
+        (&version_now, &newer_pack, "257 of a pack"),
+    ] {
+        fs::write(&version, version_then).unwrap();
+        fs::write(&pack, pack_then).unwrap();
+        let _ = fs::remove_file(dir.path().join("reserve"));
+        let before = files(dir.path());
+        let newer = LocalStore::open(dir.path(), StoreOptions::default());
+        assert!(matches!(newer, Err(StoreError::Newer(version)) if version == told), "{told}");
+        assert_eq!(files(dir.path()), before, "{told}");
+    }
+    fs::write(&version, version_now).unwrap();
+    fs::write(&pack, pack_now).unwrap();
+    LocalStore::open(dir.path(), StoreOptions::default()).map(drop).unwrap();
+}
+
+/// What stands below a directory, byte for byte.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(files(&path)),
+            false => drop(all.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    all
 }
 
 #[test]

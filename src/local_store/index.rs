@@ -218,6 +218,16 @@ pub(super) fn delete_blocks_from(
     Ok((blocks, unsigned(bytes) + blocks * HEADER_BYTES as u64))
 }
 
+/// Some blocks that are in a pack.
+pub(super) fn blocks_of(
+    index: &Connection,
+    pack: u32,
+    limit: u32,
+) -> Result<Vec<Multihash>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT hash FROM blocks WHERE pack = ?1 LIMIT ?2")?;
+    collect_hashes(statement.query([pack, limit])?)
+}
+
 /// Blocks, and bytes of their records.
 pub(super) fn counts(index: &Connection) -> Result<(u64, u64), StoreError> {
     let mut statement = index.prepare_cached("SELECT blocks, bytes FROM counts")?;
@@ -259,6 +269,13 @@ pub(super) fn has_ref(
     let mut statement =
         index.prepare_cached("SELECT 1 FROM refs WHERE prefix = ?1 AND dataset = ?2")?;
     Ok(statement.exists(params![prefix, signed(dataset)])?)
+}
+
+/// The datasets that refer to a block, finished or not.
+pub(super) fn refs_of(index: &Connection, hash: &Multihash) -> Result<Vec<u64>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT dataset FROM refs WHERE prefix = ?1")?;
+    let rows = statement.query_map([prefix(hash)], |row| Ok(unsigned(row.get(0)?)))?;
+    rows.map(|row| Ok(row?)).collect()
 }
 
 /// Forgets all that a dataset refers to.

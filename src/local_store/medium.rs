@@ -30,7 +30,7 @@ pub trait Medium: Send + Sync {
     /// If the directory cannot be read.
     fn packs(&self) -> io::Result<Vec<u32>>;
 
-    /// Makes a pack, whose name lasts once this returns.
+    /// Makes a pack. Its name lasts once [`Self::sync_names`] returns.
     ///
     /// # Errors
     /// If there is one, or it cannot be made.
@@ -48,11 +48,18 @@ pub trait Medium: Send + Sync {
     /// As [`Self::open_pack`].
     fn read_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>>;
 
-    /// Removes a pack, for good once this returns.
+    /// Removes a pack, for good once [`Self::sync_names`] returns.
     ///
     /// # Errors
     /// If it cannot be removed.
     fn remove_pack(&self, number: u32) -> io::Result<()>;
+
+    /// Makes it last which packs there are.
+    ///
+    /// # Errors
+    /// If the file system fails; a pack that was made since the last time may be lost then, and one
+    /// that was removed may come back.
+    fn sync_names(&self) -> io::Result<()>;
 
     /// Opens the index for writing, an empty one where there is none; `None` if it is damaged or
     /// of another version.
@@ -171,8 +178,6 @@ impl Medium for Directory {
     fn create_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
         let path = self.pack_path(number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        // The name must not be lost while what it names is kept.
-        File::open(self.dir.join("packs"))?.sync_all()?;
         Ok(Box::new(DirectPack::new(file, &path)))
     }
 
@@ -188,8 +193,10 @@ impl Medium for Directory {
     }
 
     fn remove_pack(&self, number: u32) -> io::Result<()> {
-        fs::remove_file(self.pack_path(number))?;
-        // Had it come back after the index forgot it, so would what was deleted.
+        fs::remove_file(self.pack_path(number))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
         File::open(self.dir.join("packs"))?.sync_all()
     }
 
@@ -241,6 +248,11 @@ impl Medium for Directory {
     fn free_bytes(&self) -> u64 {
         statvfs(&self.dir).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
+}
+
+/// Whether the drive could not read what was asked for: damage like any other.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn is_sound(index: &Connection) -> bool {

@@ -5,6 +5,7 @@
 
 mod compaction;
 mod dataset;
+mod directory;
 mod error;
 mod index;
 pub mod medium;
@@ -33,15 +34,13 @@ use record::{Header, Kind};
 use space::Held;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{self, File},
+    fs::File,
     io,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
-/// The version of the data directory, kept in its file VERSION.
-const DIRECTORY_VERSION: &str = "1";
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -100,6 +99,8 @@ pub struct LocalStore {
     freed: Vec<Place>,
     /// Cache that may go, with its last use when that was looked at.
     evictable: VecDeque<(Multihash, u32)>,
+    /// Blocks that a compaction found damaged.
+    damaged: Vec<Multihash>,
     /// Blocks have moved since the last sync.
     has_moved: bool,
     /// Since the last commit something is no longer here, or is told of in another way.
@@ -121,7 +122,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Missing`], [`StoreError::Newer`]; or the file system.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let lock = prepare_dir(dir, options.create)?;
+        let lock = directory::prepare(dir, options.create)?;
         let medium: Arc<dyn Medium> =
             Arc::new(Directory::new(dir, options.cache_kib, options.reserve_bytes()));
         let mut store = match Self::open_on(medium.clone(), options) {
@@ -131,8 +132,9 @@ impl LocalStore {
                 Self::open_on(medium, options)?
             }
             opened => {
+                let store = opened?;
                 medium.set_reserve(true);
-                opened?
+                store
             }
         };
         store._lock = Some(lock);
@@ -158,6 +160,7 @@ impl LocalStore {
             held: Held::default(),
             freed: Vec::new(),
             evictable: VecDeque::new(),
+            damaged: Vec::new(),
             has_moved: false,
             has_changed: false,
             changes: 0,
@@ -386,9 +389,18 @@ impl LocalStore {
 
     fn next_pack(&mut self) -> Result<(), StoreError> {
         self.sync()?;
-        self.pack =
-            OpenPack::create(&*self.medium, self.pack.number + 1, self.options.piece_bytes)?;
+        // One that could not be begun may still be there.
+        let last = self.medium.packs()?.last().copied().unwrap_or(0).max(self.pack.number);
+        let pack = OpenPack::create(&*self.medium, last + 1, self.options.piece_bytes)?;
+        // The name must not be lost while what it names is kept.
+        self.sync_names()?;
+        self.pack = pack;
         self.begin()
+    }
+
+    /// Makes it last which packs there are.
+    fn sync_names(&mut self) -> Result<(), StoreError> {
+        self.medium.sync_names().map_err(|error| self.fail(&error))
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {
@@ -553,27 +565,4 @@ impl LocalStore {
     pub fn counts(&self) -> Result<(u64, u64), StoreError> {
         Ok((self.tally.blocks, self.tally.bytes))
     }
-}
-
-/// Makes or checks the directory, and locks it.
-fn prepare_dir(dir: &Path, create: bool) -> Result<File, StoreError> {
-    let version = dir.join("VERSION");
-    match fs::read_to_string(&version) {
-        Ok(text) if text.trim() == DIRECTORY_VERSION => {}
-        Ok(text) => return Err(StoreError::Newer(text.trim().into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-            fs::create_dir_all(dir.join("packs"))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(StoreError::Missing(dir.into()));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
-    lock.try_lock().map_err(|_| StoreError::Locked)?;
-    if !version.exists() {
-        fs::write(&version, format!("{DIRECTORY_VERSION}\n"))?;
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(lock)
 }

@@ -30,14 +30,18 @@ pub(super) struct OpenPack {
 }
 
 impl OpenPack {
-    /// Begins a pack that is not there yet.
+    /// Begins a pack that is not there yet. Its name does not last yet.
     pub(super) fn create(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Result<Self> {
         let file = medium.create_pack(number)?;
         // Not from any clock: the operating system's randomness is behind it.
         let seed = RandomState::new().hash_one(number);
         let mut pack = Self::new(number, seed, file, piece_bytes);
-        pack.append(&PackHeader { seed }.to_bytes())?;
-        pack.flush()?;
+        let begun = pack.append(&PackHeader { seed }.to_bytes()).and_then(|()| pack.flush());
+        if let Err(error) = begun {
+            // As on a full disk: the next try makes the same one.
+            let _ = medium.remove_pack(number);
+            return Err(error);
+        }
         Ok(pack)
     }
 

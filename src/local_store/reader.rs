@@ -3,7 +3,7 @@
 use super::{
     Dataset, StoreError,
     index::{self, Place},
-    medium::{Index, Medium, PackFile},
+    medium::{Index, Medium, PackFile, is_unreadable},
     recent::Published,
     record::{HEADER_BYTES, Header, Kind},
     recovery::pack_seed,
@@ -76,7 +76,7 @@ impl StoreReader {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             // A sector that cannot be read is damage like any other.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Err(error) if is_unreadable(&error) => {
                 log::error!("pack {} cannot be read at {}: {error}", place.pack, place.offset);
                 return Ok(None);
             }

@@ -3,8 +3,9 @@
 use barrow_wire::{Multihash, limits::BLOCK_BYTES_MAX};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Begins each pack: a name and the version of the format.
-const PACK_MAGIC: [u8; 16] = *b"barrow pack\0\0\0\0\x01";
+/// Begins each pack; the version of the format follows.
+const PACK_MAGIC: [u8; 12] = *b"barrow pack\0";
+const PACK_VERSION: u32 = 1;
 /// Bytes of a pack before its first record.
 pub(super) const PACK_HEADER_BYTES: usize = 64;
 const PACK_HEADER_COPY_BYTES: usize = 32;
@@ -53,7 +54,8 @@ impl PackHeader {
     /// Twice the same, as nothing in the pack can be read without it.
     pub(super) fn to_bytes(self) -> [u8; PACK_HEADER_BYTES] {
         let mut copy = [0; PACK_HEADER_COPY_BYTES];
-        copy[..16].copy_from_slice(&PACK_MAGIC);
+        copy[..12].copy_from_slice(&PACK_MAGIC);
+        copy[12..16].copy_from_slice(&PACK_VERSION.to_be_bytes());
         copy[16..24].copy_from_slice(&self.seed.to_be_bytes());
         let check = xxh3_64(&copy[..24]).to_be_bytes();
         copy[24..].copy_from_slice(&check);
@@ -67,14 +69,16 @@ impl PackHeader {
     ///
     /// # Errors
     /// The version, where it is one that is not known.
-    pub(super) fn from_bytes(bytes: &[u8; PACK_HEADER_BYTES]) -> Result<Option<Self>, u8> {
+    pub(super) fn from_bytes(bytes: &[u8; PACK_HEADER_BYTES]) -> Result<Option<Self>, u32> {
         let (copies, _) = bytes.as_chunks::<PACK_HEADER_COPY_BYTES>();
         for copy in copies {
-            if copy[24..] != xxh3_64(&copy[..24]).to_be_bytes() || copy[..15] != PACK_MAGIC[..15] {
+            if copy[24..] != xxh3_64(&copy[..24]).to_be_bytes() || copy[..12] != PACK_MAGIC {
                 continue;
             }
-            if copy[15] != PACK_MAGIC[15] {
-                return Err(copy[15]);
+            match copy[12..16].try_into().map(u32::from_be_bytes) {
+                Ok(PACK_VERSION) => {}
+                Ok(version) => return Err(version),
+                Err(_) => continue,
             }
             let seed = copy[16..24].try_into().map(u64::from_be_bytes);
             return Ok(seed.ok().map(|seed| Self { seed }));

@@ -3,7 +3,7 @@
 use super::{
     Dataset, StoreError,
     index::{self, Place, Row, Tally},
-    medium::{Index, Medium, PackFile},
+    medium::{Index, Medium, PackFile, is_unreadable},
     pack::{FIRST_RECORD, OpenPack},
     recent::{Change, Recent},
     record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
@@ -68,13 +68,28 @@ pub(super) fn recover(
     recent.clear();
     medium.committed(&mut index);
     let pack = match seeds.last() {
-        None => OpenPack::create(medium, 1, piece_bytes)?,
-        Some(&(number, Some(seed))) => OpenPack::resume(medium, number, seed, end, piece_bytes)?,
+        None => begin_pack(medium, 1, piece_bytes)?,
+        Some(&(number, Some(seed))) => {
+            match OpenPack::resume(medium, number, seed, end, piece_bytes) {
+                // It cannot be written over what cannot be read.
+                Err(error) if is_unreadable(&error) => {
+                    log::error!("pack {number} cannot be read at its end: {error}");
+                    begin_pack(medium, number + 1, piece_bytes)?
+                }
+                resumed => resumed?,
+            }
+        }
         // As after a crash between the pack's making and its first sync; what it holds otherwise
         // may still be of use to somebody, so it stays.
-        Some(&(number, None)) => OpenPack::create(medium, number + 1, piece_bytes)?,
+        Some(&(number, None)) => begin_pack(medium, number + 1, piece_bytes)?,
     };
     Ok(Recovered { index, pack, tally, recent })
+}
+
+fn begin_pack(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Result<OpenPack> {
+    let pack = OpenPack::create(medium, number, piece_bytes)?;
+    medium.sync_names()?;
+    Ok(pack)
 }
 
 /// The packs with their seeds; none where a pack's header cannot be read.
@@ -82,8 +97,10 @@ fn read_headers(medium: &dyn Medium) -> Result<Vec<(u32, Option<u64>)>, StoreErr
     let numbers = medium.packs()?;
     let mut seeds = Vec::new();
     for &number in &numbers {
-        let seed = pack_seed(&*medium.read_pack(number)?)?;
-        if seed.is_none() && Some(&number) != numbers.last() {
+        let file = medium.read_pack(number)?;
+        let seed = pack_seed(&*file)?;
+        // One that was not begun holds nothing.
+        if seed.is_none() && file.size()? > FIRST_RECORD {
             log::error!("pack {number} has lost its header: none of its blocks can be read");
         }
         seeds.push((number, seed));
@@ -94,7 +111,7 @@ fn read_headers(medium: &dyn Medium) -> Result<Vec<(u32, Option<u64>)>, StoreErr
 /// The seed of a pack's record headers, if its own header can be read.
 pub(super) fn pack_seed(file: &dyn PackFile) -> Result<Option<u64>, StoreError> {
     let mut header = [0; PACK_HEADER_BYTES];
-    match file.read_at(&mut header, 0) {
+    match read_readable(file, &mut header, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
@@ -160,8 +177,17 @@ impl Replay<'_> {
                         self.commit()?;
                     }
                 }
-                // Given back, or torn: what lies within it is no record.
-                Found::Payload(header) => offset += header.record_bytes(),
+                // Given back, torn or damaged: what lies within it is no record. Who refers to the
+                // block still does, for when it is brought back.
+                Found::Payload(header) => {
+                    self.tally.next_dataset = self.tally.next_dataset.max(header.dataset + 1);
+                    if let (Kind::Put, Some(hash), 1..) =
+                        (header.kind, &header.hash, header.dataset)
+                    {
+                        self.recent.set_ref(hash, header.dataset);
+                    }
+                    offset += header.record_bytes();
+                }
                 Found::Nothing => match find_record(&*file, seed, offset + 1, len)? {
                     Some(next) => {
                         log::debug!("pack {number}: bytes {offset} to {next} hold no record");
@@ -246,19 +272,45 @@ fn read_record(
     payload: &mut Vec<u8>,
 ) -> Result<Found, StoreError> {
     let mut bytes = [0; HEADER_BYTES];
-    match file.read_at(&mut bytes, offset) {
+    match read_readable(file, &mut bytes, offset) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
         read => read?,
     }
     let Some(header) = Header::from_bytes(&bytes, seed) else { return Ok(Found::Nothing) };
     payload.resize(header.len as usize, 0);
-    match file.read_at(payload, offset + HEADER_BYTES as u64) {
+    match read_readable(file, payload, offset + HEADER_BYTES as u64) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return Ok(Found::Payload(header));
         }
         read => read?,
     }
     Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
+}
+
+/// Bytes that a drive can or cannot read as one.
+const PAGE_BYTES: usize = 4_096;
+
+/// Reads a part of a pack. What the drive cannot read is zeros, which are no record, and of no
+/// payload but their own.
+fn read_readable(file: &dyn PackFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    match file.read_at(buffer, offset) {
+        Err(error) if is_unreadable(&error) => {
+            log::error!("of a pack's bytes {offset} and on some cannot be read: {error}");
+        }
+        read => return read,
+    }
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset + done as u64;
+        let page = PAGE_BYTES - usize::try_from(at % PAGE_BYTES as u64).expect("below a page");
+        let part = done..buffer.len().min(done + page);
+        match file.read_at(&mut buffer[part.clone()], at) {
+            Err(error) if is_unreadable(&error) => buffer[part.clone()].fill(0),
+            read => read?,
+        }
+        done = part.end;
+    }
+    Ok(())
 }
 
 /// Bytes read at a time where headers are looked at: small blocks come with several.
@@ -308,7 +360,7 @@ impl<'a> Headers<'a> {
             let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
             self.window.resize(len.max(left.min(WINDOW_BYTES)), 0);
             self.window_at = at;
-            if let Err(error) = self.file.read_at(&mut self.window, at) {
+            if let Err(error) = read_readable(self.file, &mut self.window, at) {
                 self.window.clear();
                 return Err(error.into());
             }
@@ -329,7 +381,7 @@ fn find_record(
     let mut window = vec![0; left.min(SEARCH_BYTES + HEADER_BYTES)];
     while offset < len {
         let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(window.len());
-        file.read_at(&mut window[..want], offset)?;
+        read_readable(file, &mut window[..want], offset)?;
         let headers = window[..want].windows(HEADER_BYTES);
         let found = headers.take(SEARCH_BYTES).position(|bytes| {
             bytes.first_chunk().is_some_and(|bytes| Header::from_bytes(bytes, seed).is_some())

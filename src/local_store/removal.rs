@@ -122,12 +122,15 @@ impl LocalStore {
     fn sweep(&mut self, dead: Dead, removed: &mut Removed) -> Result<(), StoreError> {
         self.sync()?;
         let spans = self.spans(dead)?;
+        let dead_blocks: u64 = spans.values().map(|span| span.blocks).sum();
+        let goal = removed.blocks + dead_blocks;
         for (pack, span) in &spans {
             if span.is_dense() {
                 self.sweep_pack(*pack, span, dead, removed)?;
             }
         }
-        if spans.values().all(Span::is_dense) {
+        // Where a head is damaged, the index alone tells of the block.
+        if removed.blocks == goal {
             return Ok(());
         }
         let mut after = None;
@@ -188,11 +191,19 @@ impl LocalStore {
         self.sync()
     }
 
-    /// Forgets a block, for instance a damaged one.
+    /// Forgets a block, for instance a damaged one. Who refers to it still does: that is said once
+    /// more, as what stood in its own record may be damaged too.
     ///
     /// # Errors
     /// As [`Self::put`].
     pub fn delete_block(&mut self, hash: &Multihash) -> Result<(), StoreError> {
+        self.begin()?;
+        if self.row(hash)?.is_none() {
+            return Ok(());
+        }
+        for dataset in index::refs_of(&self.index, hash)? {
+            self.append(&Header::new(Kind::Reference, dataset, Some(*hash), &[]), &[])?;
+        }
         self.delete(hash, &mut Removed::default())
     }
 

@@ -19,7 +19,7 @@ mod medium;
 mod model;
 
 use database::CHANGES;
-use medium::Loss;
+use medium::{Loss, Plant};
 use model::{BLOCKS, Bench, Model, Op};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -86,14 +86,19 @@ fn quota(seed: u64) -> Option<u64> {
     (seed % 3 == 2).then_some((48 << 10) + seed / 3 % 64 * 4_096)
 }
 
-/// Tries a sequence; `plant` leaves every sync out.
-fn try_sequence(bench: &Bench, ops: &[Op], quota: Option<u64>, plant: bool) -> Result<(), String> {
+/// Tries a sequence, perhaps with something broken on purpose.
+fn try_sequence(
+    bench: &Bench,
+    ops: &[Op],
+    quota: Option<u64>,
+    plant: Option<Plant>,
+) -> Result<(), String> {
     let mut model = bench.model();
     if let Some(quota) = quota {
         model = model.bounded(quota);
     }
-    if plant {
-        model.medium.plant_forgotten_syncs();
+    if let Some(plant) = plant {
+        model.medium.plant(plant);
     }
     let tried = catch_unwind(AssertUnwindSafe(|| {
         ops.iter().enumerate().try_for_each(|(at, op)| {
@@ -104,7 +109,7 @@ fn try_sequence(bench: &Bench, ops: &[Op], quota: Option<u64>, plant: bool) -> R
 }
 
 /// Leaves out what is not needed to fail.
-fn shrink(bench: &Bench, mut ops: Vec<Op>, quota: Option<u64>, plant: bool) -> Vec<Op> {
+fn shrink(bench: &Bench, mut ops: Vec<Op>, quota: Option<u64>, plant: Option<Plant>) -> Vec<Op> {
     let mut at = 0;
     while at < ops.len() {
         let mut shorter = ops.clone();
@@ -140,9 +145,9 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
                 for seed in (from..from + count).filter(|seed| seed % threads == thread) {
                     let ops = sequence(seed);
                     let quota = quota(seed);
-                    if let Err(broken) = try_sequence(&bench, &ops, quota, false) {
-                        let ops = shrink(&bench, ops, quota, false);
-                        let shortest = try_sequence(&bench, &ops, quota, false);
+                    if let Err(broken) = try_sequence(&bench, &ops, quota, None) {
+                        let ops = shrink(&bench, ops, quota, None);
+                        let shortest = try_sequence(&bench, &ops, quota, None);
                         panic!(
                             "seed {seed}, quota {quota:?}: {broken}\n\
                              shortest: {ops:?}\n{shortest:?}"
@@ -155,15 +160,58 @@ fn random_sequences_of_operations_faults_and_crashes_break_no_promise() {
     println!("{count} sequences, from seed {from} on, without a broken promise");
 }
 
+/// Asserts that what is broken on purpose is found within so many sequences.
+fn found(plant: Plant, within: u64) {
+    let bench = Bench::new();
+    let fails =
+        |seed: &u64| try_sequence(&bench, &sequence(*seed), quota(*seed), Some(plant)).is_err();
+    let seed = (0..within).find(fails);
+    let seed = seed.unwrap_or_else(|| panic!("{plant:?} is not found within {within} sequences"));
+    let quota = quota(seed);
+    let shortest = shrink(&bench, sequence(seed), quota, Some(plant));
+    let broken = try_sequence(&bench, &shortest, quota, Some(plant));
+    println!("{plant:?}: found at seed {seed}, quota {quota:?}: {shortest:?}: {broken:?}");
+    assert!(broken.is_err() && shortest.len() <= 12, "{shortest:?}");
+}
+
 #[test]
 fn a_sync_left_out_is_found() {
-    let bench = Bench::new();
-    let fails = |seed: &u64| try_sequence(&bench, &sequence(*seed), None, true).is_err();
-    let found = (0..1_000).find(fails);
-    let seed = found.expect("the planted fault is found");
-    let shortest = shrink(&bench, sequence(seed), None, true);
-    println!("found at seed {seed}: {shortest:?}");
-    assert!(shortest.len() <= 6, "{shortest:?}");
+    found(Plant::EverySync, 100);
+}
+
+#[test]
+fn a_sync_left_out_before_a_dataset_is_whole_is_found() {
+    found(Plant::SyncBeforeDataset, 20_000);
+}
+
+#[test]
+fn a_sync_left_out_when_a_dataset_is_whole_is_found() {
+    found(Plant::SyncOfDataset, 1_000);
+}
+
+#[test]
+fn a_sync_left_out_when_a_dataset_is_forgotten_is_found() {
+    found(Plant::SyncOfForget, 1_000);
+}
+
+#[test]
+fn a_sync_left_out_when_a_pack_is_full_is_found() {
+    found(Plant::SyncOfFullPack, 1_000);
+}
+
+#[test]
+fn a_name_that_is_not_made_to_last_is_found() {
+    found(Plant::NameUnsynced, 1_000);
+}
+
+#[test]
+fn a_failed_sync_that_is_taken_for_done_is_found() {
+    found(Plant::FailureSwallowed, 20_000);
+}
+
+#[test]
+fn a_hole_that_is_too_wide_is_found() {
+    found(Plant::HoleTooWide, 1_000);
 }
 
 /// Every workload of at most three operations, the power going at each change that it makes.
@@ -242,5 +290,63 @@ fn a_flipped_bit_is_never_served() {
         model.crash(Loss::Nothing, random.below(3));
         model.reopen().unwrap();
         model.look_at_blocks(true).unwrap();
+    }
+}
+
+/// Whatever part of a pack the drive cannot read, and however much of the index is lost.
+#[test]
+fn a_sector_that_cannot_be_read_costs_what_lies_in_it_alone() {
+    let bench = Bench::new();
+    let mut lost = 0;
+    for seed in 0..600_u64 {
+        let mut model = bench.model();
+        for op in [Op::Begin(0), Op::Begin(1)] {
+            model.step(op).unwrap();
+        }
+        for n in 0..BLOCKS {
+            model.step(Op::Put(Some(n % 2), n)).unwrap();
+        }
+        model.step(Op::Finish(0, true)).unwrap();
+        model.step(Op::Finish(1, false)).unwrap();
+        let mut random = Random::new(seed);
+        // But not in its first page: without the header nothing of a pack can be read.
+        let start = (1 + random.below(31) as u64) * 4_096;
+        let spoilt = (1 + random.below(4) as u32, start..start + 4_096);
+        model.medium.spoil(spoilt.0, spoilt.1.clone());
+        let back = if seed % 2 == 0 { usize::MAX } else { random.below(3) };
+        model.crash(Loss::Nothing, back);
+        model.reopen().unwrap_or_else(|error| panic!("{spoilt:?}: {error}"));
+        // A block of 20,000 bytes may go, with one at each of its ends and what describes a dataset.
+        let here = model.count_blocks();
+        assert!(here + 6 >= BLOCKS, "{spoilt:?}: {here} blocks are left");
+        lost += BLOCKS - here;
+        // What is left can be removed, though that reads through the packs.
+        model.step(Op::Gc).unwrap();
+        // It may have lost what describes it, and be said to be gone.
+        let _ = model.step(Op::Remove(0));
+        model.look_at_blocks(true).unwrap();
+        assert_eq!(model.failure, None, "{spoilt:?}, seed {seed}");
+    }
+    assert!(lost > 0);
+}
+
+/// A pack that cannot be begun is begun when there is room again, without a restart.
+#[test]
+fn the_next_pack_is_begun_after_a_fault_at_any_call_of_its_making() {
+    let bench = Bench::new();
+    for after in 0..8 {
+        let mut model = bench.model();
+        model.step(Op::Begin(0)).unwrap();
+        model.step(Op::Put(Some(0), 8)).unwrap();
+        model.step(Op::Put(Some(0), 7)).unwrap();
+        model.step(Op::Fault(after)).unwrap();
+        // More than the pack has room for.
+        for _ in 0..2 {
+            for n in [6, 5, 4, 10] {
+                model.step(Op::Put(None, n)).unwrap();
+            }
+        }
+        let (here, is_read_only) = (model.count_blocks(), model.is_read_only());
+        assert!(here >= 6 || is_read_only, "fault {after}: {here} blocks");
     }
 }

@@ -28,8 +28,52 @@ pub enum Loss {
     Some(u64),
 }
 
+/// Faults that are put in on purpose, as a store would have them that left a call out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// No sync of a pack does anything.
+    EverySync,
+    /// The one before a dataset's record is written: its blocks may be lost without it.
+    SyncBeforeDataset,
+    /// The one behind a dataset's record.
+    SyncOfDataset,
+    /// The one behind a forget record, before the dataset's blocks go.
+    SyncOfForget,
+    /// The one of a full pack, before the next is begun.
+    SyncOfFullPack,
+    /// It is not made to last which packs there are.
+    NameUnsynced,
+    /// A sync that fails is taken for done.
+    FailureSwallowed,
+    /// A page behind a deleted block goes with it.
+    HoleTooWide,
+}
+
+impl Plant {
+    /// Whether this sync of a pack is left out.
+    fn leaves_out(self, pack: &Pack) -> bool {
+        let writes = |kind: u8| {
+            let head = [kind, b'b', b'r', b'w'];
+            pack.since.iter().any(|change| match change {
+                Change::Write(_, bytes) => bytes.windows(4).any(|window| window == head),
+                Change::SetLen(_) | Change::Punch(_) => false,
+            })
+        };
+        match self {
+            Self::EverySync => true,
+            Self::SyncBeforeDataset => writes(1) && !writes(4) && !writes(5),
+            Self::SyncOfDataset => writes(4),
+            Self::SyncOfForget => writes(5),
+            Self::SyncOfFullPack => pack.now.len() as u64 >= super::model::PACK_BYTES_MAX,
+            Self::NameUnsynced | Self::FailureSwallowed | Self::HoleTooWide => false,
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 struct Pack {
+    /// Its name outlives a crash.
+    is_named: bool,
     /// As of the last sync.
     synced: Vec<u8>,
     now: Vec<u8>,
@@ -79,6 +123,10 @@ impl Change {
 #[derive(Default)]
 struct State {
     packs: BTreeMap<u32, Pack>,
+    /// Packs that were removed, and may come back.
+    removed: BTreeMap<u32, Pack>,
+    /// What cannot be read of a pack.
+    unreadable: Option<(u32, Range<u64>)>,
     /// Every commit of the index.
     commits: Vec<Commit>,
     /// The index does not hold the last of them.
@@ -91,8 +139,8 @@ struct State {
     fails_at: Option<u64>,
     /// This call and all behind it do nothing and fail: the power is gone.
     dies_at: Option<u64>,
-    /// Syncs do nothing: a planted fault.
-    forgets_syncs: bool,
+    /// What is broken on purpose.
+    plant: Option<Plant>,
 }
 
 #[derive(Clone)]
@@ -124,8 +172,8 @@ impl Forgetful {
         self.state().dies_at = Some(call);
     }
 
-    pub fn plant_forgotten_syncs(&self) {
-        self.state().forgets_syncs = true;
+    pub fn plant(&self, plant: Plant) {
+        self.state().plant = Some(plant);
     }
 
     pub fn commits(&self) -> usize {
@@ -140,19 +188,24 @@ impl Forgetful {
             Loss::Some(seed) => seed | 1,
             Loss::All | Loss::Nothing => 1,
         };
+        let mut keeps = move || match loss {
+            Loss::All => false,
+            Loss::Nothing => true,
+            Loss::Some(_) => {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random & 1 == 0
+            }
+        };
+        state.packs.retain(|_, pack| pack.is_named || keeps());
+        let came_back = std::mem::take(&mut state.removed);
+        state.packs.extend(came_back.into_iter().filter(|_| !keeps()));
         for pack in state.packs.values_mut() {
+            pack.is_named = true;
             let mut file = std::mem::take(&mut pack.synced);
             for change in pack.since.drain(..) {
-                change.apply(&mut file, || match loss {
-                    Loss::All => false,
-                    Loss::Nothing => true,
-                    Loss::Some(_) => {
-                        random ^= random << 13;
-                        random ^= random >> 7;
-                        random ^= random << 17;
-                        random & 1 == 0
-                    }
-                });
+                change.apply(&mut file, &mut keeps);
             }
             pack.synced = file.clone();
             pack.now = file;
@@ -162,6 +215,11 @@ impl Forgetful {
         state.commits.truncate(kept);
         state.fails_at = None;
         state.dies_at = None;
+    }
+
+    /// From now on a range of a pack cannot be read.
+    pub fn spoil(&self, number: u32, range: Range<u64>) {
+        self.state().unreadable = Some((number, range));
     }
 
     /// Flips a bit of a pack.
@@ -213,7 +271,12 @@ impl Medium for Forgetful {
     }
 
     fn create_pack(&self, number: u32) -> io::Result<Box<dyn PackFile>> {
-        self.call()?.packs.insert(number, Pack::default());
+        let mut state = self.call()?;
+        if state.packs.contains_key(&number) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.packs.insert(number, Pack::default());
+        drop(state);
         self.file(number)
     }
 
@@ -226,7 +289,20 @@ impl Medium for Forgetful {
     }
 
     fn remove_pack(&self, number: u32) -> io::Result<()> {
-        self.call()?.packs.remove(&number);
+        let mut state = self.call()?;
+        let pack = state.packs.remove(&number).ok_or(io::ErrorKind::NotFound)?;
+        if pack.is_named {
+            state.removed.insert(number, pack);
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut state = self.call()?;
+        if state.plant != Some(Plant::NameUnsynced) {
+            state.removed.clear();
+            state.packs.values_mut().for_each(|pack| pack.is_named = true);
+        }
         Ok(())
     }
 
@@ -304,6 +380,13 @@ impl PackFile for Handle {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some((number, range)) = &self.medium.state().unreadable
+            && *number == self.number
+            && offset < range.end
+            && range.start < offset + buffer.len() as u64
+        {
+            return Err(rustix::io::Errno::IO.into());
+        }
         self.look(|pack| {
             let from = (offset as usize).min(pack.now.len());
             let bytes = pack.now[from..].get(..buffer.len());
@@ -321,16 +404,25 @@ impl PackFile for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.medium.call()?;
-        if !state.forgets_syncs {
-            let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;
-            pack.since.clear();
-            pack.synced = pack.now.clone();
+        let called = self.medium.call();
+        let mut state = match called {
+            Err(_) if self.medium.state().plant == Some(Plant::FailureSwallowed) => return Ok(()),
+            called => called?,
+        };
+        let plant = state.plant;
+        let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;
+        if plant.is_some_and(|plant| plant.leaves_out(pack)) {
+            return Ok(());
         }
+        pack.since.clear();
+        pack.synced = pack.now.clone();
         Ok(())
     }
 
-    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+    fn punch(&self, mut range: Range<u64>) -> io::Result<()> {
+        if self.medium.state().plant == Some(Plant::HoleTooWide) {
+            range.end += PAGE_BYTES;
+        }
         self.change(Change::Punch(range.clone()))?;
         let mut state = self.medium.state();
         let pack = state.packs.get_mut(&self.number).ok_or(io::ErrorKind::NotFound)?;

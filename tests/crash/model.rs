@@ -15,6 +15,8 @@ use std::{
 
 /// Different blocks; the first of a dataset is its root.
 pub const BLOCKS: usize = 12;
+/// A pack that has so many bytes is full.
+pub const PACK_BYTES_MAX: u64 = 24 << 10;
 /// Datasets that are stored at one time.
 const SLOTS: usize = 2;
 
@@ -80,6 +82,8 @@ pub struct Model {
     quota: Option<u64>,
     now: u64,
     pub steps: u64,
+    /// Why the last removal or collection that failed did.
+    pub failure: Option<String>,
 }
 
 fn blocks() -> &'static Vec<Block> {
@@ -106,7 +110,7 @@ fn cid(n: usize) -> Cid {
 
 fn options(quota_bytes: Option<u64>) -> StoreOptions {
     // Small packs of small pieces, so that a short sequence fills and compacts some.
-    let (pack_bytes_max, piece_bytes) = (24 << 10, 8 << 10);
+    let (pack_bytes_max, piece_bytes) = (PACK_BYTES_MAX, 8 << 10);
     // And so little memory for what the index lacks that it runs out.
     let cache_kib = 0;
     StoreOptions { quota_bytes, cache_kib, pack_bytes_max, piece_bytes, ..StoreOptions::default() }
@@ -143,6 +147,7 @@ impl Model {
             quota: None,
             now: 1,
             steps: 0,
+            failure: None,
         }
     }
 
@@ -269,7 +274,8 @@ impl Model {
             return self.note_absence(root);
         }
         self.forget_cache();
-        if done.is_err() {
+        if let Err(error) = done {
+            self.failure = Some(error.to_string());
             self.unsure.insert(root);
             return Ok(());
         }
@@ -398,7 +404,8 @@ impl Model {
         let Some(store) = self.store.as_mut() else { return };
         // What is being stored refers to its blocks, so they stay.
         let done = store.gc();
-        if done.is_err() {
+        if let Err(error) = done {
+            self.failure = Some(error.to_string());
             let not_kept = self.kept.iter().filter(|(_, kept)| !kept.is_kept(self.now));
             self.unsure.extend(not_kept.map(|(root, _)| *root));
         }
@@ -422,6 +429,20 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Blocks that can be read.
+    pub fn count_blocks(&mut self) -> usize {
+        let Some(store) = self.store.as_mut() else { return 0 };
+        // A store that takes no writes has published what it had.
+        let _ = store.publish();
+        let mut reader = store.reader().expect("the index can be opened");
+        let here = self.read_blocks(&mut reader, true).expect("what is read is right");
+        here.iter().filter(|here| **here).count()
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.read_only().is_some())
     }
 
     /// Every block that the store says it has is there, and right; unless bits were flipped.
