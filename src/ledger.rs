@@ -4,41 +4,24 @@
 //! a few milliseconds, and what it loses of debts is found again in the vouchers that both sides
 //! show when they meet (see [`crate::engine::Account`]).
 
+mod database;
+
 use crate::{
     clock::unix_seconds,
     engine::{Account, Moment},
 };
 use barrow_wire::{Identity, PeerId, Voucher};
 use parking_lot::{Condvar, Mutex};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use std::{collections::HashMap, fmt, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
-/// Peers whose bytes are kept though nobody owes anything; the longest unheard of goes first.
-const FREE_PEERS_MAX: i64 = 10_000;
-/// Peers whose offences and bans are kept; the longest unheard of goes first.
-const CONDUCT_MAX: i64 = 1_000;
-/// Offences are forgotten after this time.
-const OFFENCE_SECONDS: u64 = 24 * 3_600;
-/// No ban is longer, whatever the clock said when it was made.
-const BAN_SECONDS_MAX: u64 = 24 * 3_600;
+/// Peers of whom something waits to be written, while the disk is full.
+const UNWRITTEN_PEERS_MAX: usize = 10_000;
 /// Time between two writes while debts change, and while only bytes do.
 const WRITE_INTERVAL: Duration = Duration::from_millis(20);
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Parts of a unit in which debts are counted (see [`Account`]).
 const PARTS: f64 = 1_048_576.0;
-
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS ledger(
-  peer BLOB PRIMARY KEY, sent INTEGER NOT NULL, received INTEGER NOT NULL,
-  bought BLOB NOT NULL, sold BLOB NOT NULL, lost BLOB NOT NULL,
-  given_sequence INTEGER NOT NULL, given_total INTEGER NOT NULL, voucher BLOB,
-  settled INTEGER NOT NULL, seen INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS conduct(
-  peer BLOB PRIMARY KEY, offences INTEGER NOT NULL, banned_until INTEGER NOT NULL,
-  reason TEXT NOT NULL, seen INTEGER NOT NULL
-) WITHOUT ROWID;
-";
 
 /// Why the ledger cannot be used.
 #[derive(Debug)]
@@ -49,6 +32,8 @@ pub enum LedgerError {
     Thread(std::io::Error),
     /// A row holds what nobody wrote.
     Damaged,
+    /// A damaged file cannot be put aside.
+    Aside(std::io::Error),
     /// There is less to settle with this peer: so much.
     TooMuch(u64),
 }
@@ -59,6 +44,9 @@ impl fmt::Display for LedgerError {
             Self::Sqlite(error) => write!(f, "peers.sqlite: {error}"),
             Self::Thread(error) => write!(f, "the ledger's thread: {error}"),
             Self::Damaged => f.write_str("peers.sqlite is damaged"),
+            Self::Aside(error) => {
+                write!(f, "peers.sqlite is damaged, and cannot be put aside: {error}")
+            }
             Self::TooMuch(open) => {
                 write!(f, "only {open} of what was acknowledged by vouchers is to be settled")
             }
@@ -67,6 +55,31 @@ impl fmt::Display for LedgerError {
 }
 
 impl std::error::Error for LedgerError {}
+
+impl LedgerError {
+    /// Whether the file may be sound, and cannot be read or written.
+    fn is_of_the_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        self.code().is_some_and(|code| {
+            matches!(code, CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+        })
+    }
+
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Damaged)
+            || self.code().is_some_and(|code| matches!(code, DatabaseCorrupt | NotADatabase))
+    }
+
+    fn code(&self) -> Option<rusqlite::ErrorCode> {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            Self::Thread(_) | Self::Damaged | Self::Aside(_) | Self::TooMuch(_) => None,
+        }
+    }
+}
 
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
@@ -141,6 +154,20 @@ impl Changes {
         self.stop || !self.accounts.is_empty() || !self.conduct.is_empty()
     }
 
+    /// Of more peers than that, nothing is kept while it cannot be written. What is lost of debts
+    /// is found again in the vouchers.
+    fn bound(&mut self) {
+        if self.counts.len() > UNWRITTEN_PEERS_MAX {
+            self.counts.clear();
+        }
+        if self.accounts.len() > UNWRITTEN_PEERS_MAX {
+            self.accounts.clear();
+        }
+        if self.conduct.len() > UNWRITTEN_PEERS_MAX {
+            self.conduct.clear();
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.counts.is_empty() && self.accounts.is_empty() && self.conduct.is_empty()
     }
@@ -165,18 +192,22 @@ impl Ledger {
     /// # Errors
     /// If it cannot be read, or its thread cannot be made.
     pub fn open(data_dir: &Path, identity: Identity) -> Result<(Self, Past), LedgerError> {
-        let database = match open_database(&data_dir.join("peers.sqlite")) {
-            Ok(database) => database,
-            // A full disk must not keep anyone from deleting something.
-            Err(error) if is_full(&error) => {
-                log::warn!(
-                    "peers.sqlite: {error}; debts and bans are not kept until the next start"
-                );
-                open_database(Path::new(":memory:"))?
+        let path = data_dir.join("peers.sqlite");
+        let (database, past) = match database::open(&path) {
+            Ok(opened) => opened,
+            // What is stored does not depend on it, and has to be had: also to be deleted from a
+            // full disk.
+            Err(error) if error.is_of_the_disk() => {
+                log::error!("{error}; debts and bans are not kept until the next start");
+                database::open(Path::new(":memory:"))?
             }
-            Err(error) => return Err(error.into()),
+            Err(error) if error.is_damage() => {
+                let aside = database::set_aside(&path).map_err(LedgerError::Aside)?;
+                log::error!("{error}; it is kept as {aside}, and debts and bans begin anew");
+                database::open(&path)?
+            }
+            Err(error) => return Err(error),
         };
-        let past = past(&database)?;
         let shared = Arc::new(Shared {
             identity,
             changes: Mutex::default(),
@@ -247,10 +278,11 @@ impl Ledger {
     /// Everything that is kept, by peer.
     ///
     /// # Errors
-    /// If it cannot be read or written.
+    /// If it cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
-        self.shared.write_changes()?;
-        entries(&self.shared.database.lock())
+        // What cannot be written is told by the thread that tries again.
+        let _ = self.shared.write_changes();
+        database::entries(&self.shared.database.lock())
     }
 
     /// Notes that so many units were settled elsewhere, by whoever owed them.
@@ -278,6 +310,7 @@ impl Ledger {
 
 impl Shared {
     fn run(&self) {
+        let mut fails = false;
         loop {
             let mut changes = self.changes.lock();
             while changes.is_empty() && !changes.stop {
@@ -288,12 +321,19 @@ impl Shared {
             }
             let stop = changes.stop;
             drop(changes);
-            if let Err(error) = self.write_changes() {
-                log::error!("the ledger cannot be written: {error}");
+            let written = self.write_changes();
+            if let Err(error) = &written {
+                // Once, as it is tried again every second.
+                if !fails || stop {
+                    log::error!("the ledger cannot be written: {error}");
+                }
                 if !stop {
                     std::thread::sleep(COUNT_INTERVAL);
                 }
+            } else if fails {
+                log::info!("the ledger can be written again");
             }
+            fails = written.is_err();
             if stop {
                 return;
             }
@@ -303,7 +343,7 @@ impl Shared {
 
     /// Writes all changes in one transaction; if that fails, they stay noted.
     fn write_changes(&self) -> Result<(), LedgerError> {
-        let mut database = self.database.lock();
+        let mut connection = self.database.lock();
         let mut changes = self.changes.lock();
         let (counts, accounts, conduct) = (
             std::mem::take(&mut changes.counts),
@@ -311,7 +351,7 @@ impl Shared {
             std::mem::take(&mut changes.conduct),
         );
         drop(changes);
-        let written = write(&mut database, &counts, &accounts, &conduct);
+        let written = database::write(&mut connection, &counts, &accounts, &conduct);
         if written.is_err() {
             let mut changes = self.changes.lock();
             for (peer, (sent, received)) in counts {
@@ -325,181 +365,10 @@ impl Shared {
             for (peer, what) in conduct {
                 changes.conduct.entry(peer).or_insert(what);
             }
+            changes.bound();
         }
         written
     }
-}
-
-fn write(
-    database: &mut Connection,
-    counts: &HashMap<PeerId, (u64, u64)>,
-    accounts: &HashMap<PeerId, Account>,
-    conduct: &HashMap<PeerId, Conduct>,
-) -> Result<(), LedgerError> {
-    let now = signed(unix_seconds());
-    let transaction = database.transaction()?;
-    for (peer, (sent, received)) in counts {
-        touch(&transaction, peer, now)?;
-        transaction
-            .prepare_cached(
-                "UPDATE ledger SET sent = sent + ?2, received = received + ?3 WHERE peer = ?1",
-            )?
-            .execute(params![&peer.public_key()[..], signed(*sent), signed(*received)])?;
-    }
-    for (peer, account) in accounts {
-        touch(&transaction, peer, now)?;
-        let (sequence, total) = account.given.unwrap_or((0, 0));
-        let voucher = account.received.as_ref().map(|voucher| voucher.to_bytes().to_vec());
-        transaction
-            .prepare_cached(
-                "UPDATE ledger SET bought = ?2, sold = ?3, lost = ?4, given_sequence = ?5, \
-                 given_total = ?6, voucher = ?7 WHERE peer = ?1",
-            )?
-            .execute(params![
-                &peer.public_key()[..],
-                &account.bought.to_be_bytes()[..],
-                &account.sold.to_be_bytes()[..],
-                &account.lost.to_be_bytes()[..],
-                signed(sequence),
-                signed(total),
-                voucher,
-            ])?;
-    }
-    for (peer, conduct) in conduct {
-        transaction.execute(
-            "INSERT OR REPLACE INTO conduct VALUES(?1, ?2, ?3, ?4, ?5)",
-            params![
-                &peer.public_key()[..],
-                conduct.offences,
-                signed(conduct.banned_until),
-                conduct.reason,
-                now
-            ],
-        )?;
-    }
-    if !conduct.is_empty() {
-        transaction.execute(
-            "DELETE FROM conduct WHERE peer NOT IN \
-             (SELECT peer FROM conduct ORDER BY seen DESC LIMIT ?1)",
-            [CONDUCT_MAX],
-        )?;
-    }
-    Ok(transaction.commit()?)
-}
-
-/// Makes sure of a peer's row.
-fn touch(database: &Connection, peer: &PeerId, now: i64) -> Result<(), LedgerError> {
-    let none = &0_u128.to_be_bytes()[..];
-    let key = &peer.public_key()[..];
-    let known = database
-        .prepare_cached("UPDATE ledger SET seen = ?2 WHERE peer = ?1")?
-        .execute(params![key, now])?;
-    if known > 0 {
-        return Ok(());
-    }
-    database.execute(
-        "INSERT INTO ledger VALUES(?1, 0, 0, ?2, ?2, ?2, 0, 0, NULL, 0, ?3)",
-        params![key, none, now],
-    )?;
-    database.execute(
-        "DELETE FROM ledger WHERE bought = ?1 AND sold = ?1 AND peer NOT IN \
-         (SELECT peer FROM ledger ORDER BY seen DESC LIMIT ?2)",
-        params![none, FREE_PEERS_MAX],
-    )?;
-    Ok(())
-}
-
-fn past(database: &Connection) -> Result<Past, LedgerError> {
-    let entries = entries(database)?.into_iter();
-    let accounts = entries
-        .filter(|entry| entry.account != Account::default())
-        .map(|entry| (entry.peer, entry.account))
-        .collect();
-    let now = unix_seconds();
-    let mut past = Past { accounts, ..Past::default() };
-    let mut statement =
-        database.prepare("SELECT peer, offences, banned_until, seen FROM conduct")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let peer = peer(row.get(0)?)?;
-        let (until, seen) = (unsigned(row.get(2)?), unsigned(row.get(3)?));
-        if until > now {
-            let left = Duration::from_secs((until - now).min(BAN_SECONDS_MAX));
-            past.bans.push((peer, Moment(left)));
-        } else if until == 0 && now.saturating_sub(seen) < OFFENCE_SECONDS {
-            past.offences.push((peer, row.get(1)?));
-        }
-    }
-    Ok(past)
-}
-
-fn entries(database: &Connection) -> Result<Vec<Entry>, LedgerError> {
-    let mut statement = database.prepare_cached(
-        "SELECT peer, sent, received, bought, sold, lost, given_sequence, given_total, voucher, \
-         settled FROM ledger ORDER BY peer",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        entries.push(entry(row)?);
-    }
-    Ok(entries)
-}
-
-fn entry(row: &Row<'_>) -> Result<Entry, LedgerError> {
-    let amount = |at: usize| -> Result<u128, LedgerError> {
-        let bytes: Vec<u8> = row.get(at)?;
-        Ok(u128::from_be_bytes(bytes.try_into().map_err(|_| LedgerError::Damaged)?))
-    };
-    let given = match (unsigned(row.get(6)?), unsigned(row.get(7)?)) {
-        (0, _) => None,
-        given => Some(given),
-    };
-    let received = match row.get::<_, Option<Vec<u8>>>(8)? {
-        None => None,
-        Some(bytes) => {
-            let bytes = bytes.as_slice().try_into().map_err(|_| LedgerError::Damaged)?;
-            Some(Voucher::from_bytes(bytes))
-        }
-    };
-    let account =
-        Account { bought: amount(3)?, given, sold: amount(4)?, received, lost: amount(5)? };
-    Ok(Entry {
-        peer: peer(row.get(0)?)?,
-        sent: unsigned(row.get(1)?),
-        received: unsigned(row.get(2)?),
-        account,
-        settled: row.get(9)?,
-    })
-}
-
-fn peer(key: Vec<u8>) -> Result<PeerId, LedgerError> {
-    Ok(PeerId::from_public_key(key.try_into().map_err(|_| LedgerError::Damaged)?))
-}
-
-/// SQLite has no u64; the bits are kept.
-const fn signed(n: u64) -> i64 {
-    n.cast_signed()
-}
-
-const fn unsigned(n: i64) -> u64 {
-    n.cast_unsigned()
-}
-
-fn open_database(path: &Path) -> rusqlite::Result<Connection> {
-    let database = Connection::open(path)?;
-    database.busy_timeout(Duration::from_secs(10))?;
-    database.pragma_update(None, "journal_mode", "WAL")?;
-    // What a power cut takes is found again in the peers' vouchers.
-    database.pragma_update(None, "synchronous", "NORMAL")?;
-    database.pragma_update(None, "cache_size", -256)?;
-    database.execute_batch(SCHEMA)?;
-    Ok(database)
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
-    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure))
 }
 
 #[cfg(test)]
@@ -541,6 +410,73 @@ mod tests {
         assert!(peer == liar.peer_id() && left > Duration::from_secs(3_590));
         let entry = &ledger.entries().unwrap()[0];
         assert_eq!((entry.sent, entry.received), (11, 22));
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_until_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = open(dir.path());
+        let peer = |n: u32| {
+            let mut seed = [5; 32];
+            seed[..4].copy_from_slice(&n.to_be_bytes());
+            Identity::from_seed(seed).peer_id()
+        };
+        ledger.count(peer(0), 1, 2);
+        assert_eq!(ledger.entries().unwrap().len(), 1);
+        let fill = |pages: u32| {
+            let database = ledger.shared.database.lock();
+            let set = format!("PRAGMA max_page_count = {pages}");
+            database.query_row(&set, [], |_| Ok(())).unwrap();
+        };
+        // As a full disk: it cannot grow.
+        fill(1);
+        (1..1_000).for_each(|n| ledger.count(peer(n), 1, 2));
+        assert!(ledger.shared.write_changes().is_err());
+        assert_eq!(ledger.entries().unwrap().len(), 1, "what was written can be read");
+        fill(100_000);
+        assert_eq!(ledger.entries().unwrap().len(), 1_000);
+        let sums = ledger.entries().unwrap().iter().map(|entry| entry.received).sum::<u64>();
+        assert_eq!(sums, 2_000);
+    }
+
+    #[test]
+    fn what_waits_to_be_written_is_bounded() {
+        let peer = |n: usize| {
+            let mut key = [5; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            PeerId::from_public_key(key)
+        };
+        let mut changes = Changes::default();
+        (0..UNWRITTEN_PEERS_MAX).for_each(|n| _ = changes.counts.insert(peer(n), (1, 1)));
+        changes.bound();
+        assert_eq!(changes.counts.len(), UNWRITTEN_PEERS_MAX);
+        changes.counts.insert(peer(UNWRITTEN_PEERS_MAX), (1, 1));
+        changes.bound();
+        assert!(changes.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside_and_one_that_cannot_be_opened_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("peers.sqlite");
+        std::fs::write(&path, [0xa5; 8_192]).unwrap();
+        let (ledger, past) = open(dir.path());
+        assert!(past.accounts.is_empty());
+        ledger.count(Identity::from_seed([2; 32]).peer_id(), 1, 2);
+        let (ledger, _) = reopen(dir.path(), ledger);
+        assert_eq!(ledger.entries().unwrap().len(), 1, "the new one is kept");
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside = names.into_iter().find(|name| name.to_string_lossy().contains(".damaged-"));
+        assert_eq!(std::fs::read(aside.unwrap()).unwrap(), [0xa5; 8_192]);
+        ledger.shutdown();
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("peers.sqlite")).unwrap();
+        let (ledger, _) = open(dir.path());
+        ledger.count(Identity::from_seed([2; 32]).peer_id(), 1, 2);
+        assert_eq!(ledger.entries().unwrap().len(), 1);
+        ledger.shutdown();
+        assert!(dir.path().join("peers.sqlite").is_dir());
     }
 
     #[test]

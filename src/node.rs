@@ -217,14 +217,15 @@ impl Node {
         let addresses = setup.addresses().to_vec();
         let pinned = disk.datasets()?.into_iter().filter(|dataset| dataset.info.pinned);
         let pinned = pinned.flat_map(|dataset| providing::names(&dataset.info));
-        let discovery = discovery::Settings::of(&config, identity.peer_id(), &addresses, pinned);
-        let discovery = Discovery::start(&discovery, reactor.clone())
-            .map_err(|error| StartError::Io("discovery", error))?;
         let peer_id = identity.peer_id();
         let static_key = StaticKey::generate(&identity);
+        // Before anybody else opens the same file: a damaged one is put aside.
         let (ledger, past) = Ledger::open(&config.data_dir, identity)
             .map_err(|error| StartError::Io("the ledger", io::Error::other(error)))?;
         let ledger = Arc::new(ledger);
+        let discovery = discovery::Settings::of(&config, peer_id, &addresses, pinned);
+        let discovery = Discovery::start(&discovery, reactor.clone())
+            .map_err(|error| StartError::Io("discovery", error))?;
         let slots = Arc::new(slots::Slots::new(config.allow_peers.clone()));
         let parts = Parts {
             keys: Keys { static_key, swarm_key: config.swarm_key },

@@ -175,6 +175,49 @@ fn fill(disk: &SmallDisk<'_>, dir: &Path, free: u64) {
     assert!(again.status.success(), "{free} bytes: {again:?}");
 }
 
+/// What is known of peers lies on a disk of its own here, which fills up.
+#[test]
+fn a_ledger_that_cannot_be_written_fails_alone_and_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount_point = dir.path().join("disk");
+    let Some(disk) = SmallDisk::mount(&mount_point) else {
+        return eprintln!("nothing may be mounted here; not tried");
+    };
+    let (data, other) = (dir.path().join("a"), dir.path().join("b"));
+    fs::create_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink(disk.0.join("peers.sqlite"), data.join("peers.sqlite")).unwrap();
+    let file = make_file(&dir.path().join("file"), 3_000_000, 1);
+    let node = Node::start(&data, &[]);
+    let cid = node.put(&file);
+    let left = rustix::fs::statvfs(disk.0).unwrap();
+    let filler = fs::File::create(disk.0.join("filler")).unwrap();
+    let left = left.f_bavail * left.f_frsize;
+    rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, left).unwrap();
+
+    let peer = Node::start(&other, &[&node.peer]);
+    assert!(peer.run(&["pin", &cid]).status.success());
+    node::loop_until("the log tells", || {
+        node.log().contains("the ledger cannot be written").then_some(())
+    });
+    assert_eq!(node.get("/healthz").status, 200);
+    assert!(node.get(&format!("/ipfs/{cid}")).body == fs::read(&file).unwrap());
+    let small = make_file(&dir.path().join("small"), 10_000, 2);
+    node.put(&small);
+    let ledger = node.run(&["ledger", "--json"]);
+    assert!(ledger.status.success(), "{ledger:?}");
+
+    filler.set_len(0).unwrap();
+    let sent = |node: &Node| {
+        let ledger = node.run(&["ledger", "--json"]);
+        let line: serde_json::Value = serde_json::from_slice(&ledger.stdout).ok()?;
+        line["sent"].as_u64().filter(|sent| *sent > 3_000_000)
+    };
+    let before = node::loop_until("the ledger is written", || sent(&node));
+    node.terminate();
+    let again = Node::start(&data, &[]);
+    assert!(sent(&again) >= Some(before));
+}
+
 /// Each deletion is a record, and there is not a byte for it but the reserve: it has to be got back
 /// on the way.
 #[test]
