@@ -73,7 +73,8 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The first write error of each dataset, told when it is to be finished.
     failed: Mutex<HashMap<DatasetId, StoreError>>,
-    read_only: Mutex<Option<String>>,
+    /// Why the store does not do all that it promises.
+    unhealthy: Mutex<Option<String>>,
     /// Blocks that were read: the cache goes in the order of its last use.
     touched: Mutex<HashSet<Multihash>>,
     /// Blocks that were found damaged and that the writer has yet to forget: they are not here.
@@ -103,7 +104,7 @@ impl Disk {
             metrics,
             threads: Mutex::default(),
             failed: Mutex::default(),
-            read_only: Mutex::default(),
+            unhealthy: Mutex::default(),
             touched: Mutex::default(),
             forgotten: Mutex::default(),
             damaged: bounded(DAMAGED_MAX),
@@ -375,6 +376,11 @@ impl Disk {
         let result = read(&mut reader);
         self.0.readers.lock().push(reader);
         self.0.reader_returned.notify_one();
+        if result.as_ref().is_err_and(StoreError::is_damaged_index) {
+            // Whoever finds the queue full is not the last one to meet it.
+            let doubt = |store: &mut LocalStore| store.doubt_index();
+            let _ = self.0.writes.try_send(Write::Control(Box::new(doubt)));
+        }
         result
     }
 
@@ -419,12 +425,12 @@ impl Disk {
         self.0.changes.load(Ordering::Acquire)
     }
 
-    /// Whether the store takes writes.
+    /// Whether the store takes writes, and finds what it has.
     ///
     /// # Errors
     /// The reason why it does not.
     pub fn health(&self) -> Result<(), String> {
-        self.0.read_only.lock().clone().map_or(Ok(()), Err)
+        self.0.unhealthy.lock().clone().map_or(Ok(()), Err)
     }
 
     /// Writes and syncs what was put, and ends the threads.

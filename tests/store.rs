@@ -167,6 +167,41 @@ fn a_damaged_block_is_never_served_and_verify_names_it() {
     again.shutdown();
 }
 
+/// Found when it is looked through, though it was sound when the store was opened.
+#[test]
+fn an_index_that_is_damaged_meanwhile_is_made_anew_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = disk(dir.path());
+    let kept = store_dataset(&first, 0..600, true);
+    first.shutdown();
+    // A clean stop leaves all of it in one file: only after a crash a large one is looked through.
+    let log = fs::metadata(dir.path().join("index.sqlite-wal"));
+    assert!(log.is_ok_and(|log| log.len() == 0));
+    drop(first);
+    let second = disk(dir.path());
+    assert_eq!(second.health(), Ok(()));
+    let index = dir.path().join("index.sqlite");
+    let mut bytes = fs::read(&index).unwrap();
+    assert!(bytes.len() > 40_000, "{} bytes", bytes.len());
+    // All but the first pages, which the node has read already.
+    bytes[20_000..].fill(0xa5);
+    let file = fs::File::options().write(true).open(&index).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[20_000..], 20_000).unwrap();
+    let report = second.verify(&mut |_| true).unwrap();
+    assert!(report.is_index_damaged && report.damaged.is_empty(), "{report:?}");
+    assert!(second.health().unwrap_err().contains("index"));
+    second.shutdown();
+    drop(second);
+
+    let third = disk(dir.path());
+    let report = third.verify(&mut |_| true).unwrap();
+    assert!(!report.is_index_damaged && report.damaged.is_empty() && report.blocks == 600);
+    assert!(third.dataset(&kept).unwrap().unwrap().info.pinned);
+    assert_eq!(third.health(), Ok(()));
+    third.shutdown();
+    assert!(!dir.path().join("index.damaged").exists());
+}
+
 /// Turns over a bit of a block's record, so far behind its beginning.
 fn damage_record(dir: &Path, block: &Block, at: usize) {
     let pack = dir.join("packs/00000001.pack");

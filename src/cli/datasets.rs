@@ -317,6 +317,37 @@ fn print_removed(args: &Args, removed: &Value) -> Result<(), CliError> {
 }
 
 pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
+    let report = verified(settings)?;
+    // A store that was opened for this alone is opened once more, which makes the index anew.
+    let report = match report["index"] == "damaged" {
+        true => verified(settings)?,
+        false => report,
+    };
+    let damaged = report["damaged"].as_array().map_or(0, Vec::len);
+    if args.has("json") {
+        output::json(&report)?;
+    } else {
+        output::text(&format!("{} blocks verified, {damaged} damaged\n", report["blocks"]))?;
+    }
+    if report["index"] == "damaged" {
+        let text = "the index is damaged; start the node again, which makes it anew";
+        return Err(CliError::Partial(text.into()));
+    }
+    let mut wrong = Vec::new();
+    if damaged > 0 {
+        wrong.push(format!("{damaged} blocks are damaged and no longer served"));
+    }
+    for cid in report["incomplete"].as_array().into_iter().flatten() {
+        wrong.push(format!("{} lacks something", cid.as_str().unwrap_or_default()));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    wrong.push("barrow verify --repair brings it back from parity and peers".into());
+    Err(CliError::Partial(wrong.join("; ")))
+}
+
+fn verified(settings: &Settings) -> Result<Value, CliError> {
     let mut progress = Progress::new("verifying", None);
     let report = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.job("/api/v1/verify", &mut |line| {
@@ -331,23 +362,5 @@ pub(super) fn verify(args: &Args, settings: &Settings) -> Result<(), CliError> {
         }
     });
     progress.end();
-    let report = report?;
-    let damaged = report["damaged"].as_array().map_or(0, Vec::len);
-    if args.has("json") {
-        output::json(&report)?;
-    } else {
-        output::text(&format!("{} blocks verified, {damaged} damaged\n", report["blocks"]))?;
-    }
-    let mut wrong = Vec::new();
-    if damaged > 0 {
-        wrong.push(format!("{damaged} blocks are damaged and no longer served"));
-    }
-    for cid in report["incomplete"].as_array().into_iter().flatten() {
-        wrong.push(format!("{} lacks something", cid.as_str().unwrap_or_default()));
-    }
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    wrong.push("barrow verify --repair brings it back from parity and peers".into());
-    Err(CliError::Partial(wrong.join("; ")))
+    report
 }

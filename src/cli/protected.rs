@@ -83,6 +83,10 @@ pub(super) fn verify_and_repair(args: &Args, settings: &Settings) -> Result<(), 
             count("repaired")
         ))?;
     }
+    if report["index"] == "damaged" {
+        let text = "the index is damaged; start the node again, or run verify without one, which makes it anew";
+        return Err(CliError::Partial(text.into()));
+    }
     let lost: Vec<String> = report["lost"]
         .as_array()
         .into_iter()

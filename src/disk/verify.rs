@@ -21,6 +21,9 @@ pub struct VerifyReport {
     pub bytes_total: u64,
     /// Blocks whose bytes are wrong; they are no longer served.
     pub damaged: Vec<Multihash>,
+    /// The index is damaged, and nothing else was looked at: it is made anew when the store is
+    /// opened next.
+    pub is_index_damaged: bool,
     /// Datasets of which something is not here, found damaged now or before; filled by
     /// [`crate::Node::verify`], which knows how to walk them.
     pub incomplete: Vec<Cid>,
@@ -55,6 +58,28 @@ impl Disk {
     /// # Errors
     /// If the index or a pack cannot be read.
     pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&VerifyReport) -> bool,
+    ) -> Result<VerifyReport, StoreError> {
+        let damaged = VerifyReport { is_index_damaged: true, ..VerifyReport::default() };
+        // The index comes first: it is what leads to the blocks.
+        if !self.control(|store| Ok(store.check_index()))? {
+            return Ok(damaged);
+        }
+        match self.verify_blocks(progress) {
+            // It has pages in memory, so that not all is seen by looking through it.
+            Err(error) if error.is_damaged_index() => {
+                self.control(|store| {
+                    store.doubt_index();
+                    Ok(())
+                })?;
+                Ok(damaged)
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_blocks(
         &self,
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<VerifyReport, StoreError> {

@@ -79,6 +79,7 @@ impl Disk {
             log::error!("the last sync failed: {error}");
         }
         self.commit(&mut store, &mut appended);
+        store.fold_log();
     }
 
     fn write_block(&self, store: &mut LocalStore, block: &Block, dataset: Option<DatasetId>) {
@@ -128,6 +129,10 @@ impl Disk {
     /// does not have yet.
     pub(super) fn tell(&self, store: &LocalStore) {
         self.0.changes.store(store.changes(), Ordering::Release);
+        if store.is_index_damaged() {
+            let reason = "the index is damaged; start the node again, and it is made anew";
+            *self.0.unhealthy.lock() = Some(reason.into());
+        }
         if let Ok((blocks, bytes)) = store.counts() {
             self.0.metrics.store_blocks.set(blocks);
             self.0.metrics.store_bytes.set(bytes);
@@ -145,16 +150,19 @@ impl Disk {
     /// Lets go of the blocks that readers find in the store now.
     fn release(
         &self,
-        store: &LocalStore,
+        store: &mut LocalStore,
         appended: &mut HashSet<Multihash>,
         written: Result<(), StoreError>,
     ) {
         if let Err(error) = written {
             log::error!("the index cannot be written: {error}");
+            if error.is_damaged_index() {
+                store.doubt_index();
+            }
         }
         self.tell(store);
         if store.read_only().is_some() {
-            *self.0.read_only.lock() = store.read_only().map(Into::into);
+            *self.0.unhealthy.lock() = store.read_only().map(Into::into);
         }
         let mut pending = self.0.pending.lock();
         let released: Vec<Block> =

@@ -286,6 +286,7 @@ pub(crate) fn verify_json(report: &VerifyReport) -> Value {
         "bytes": report.bytes,
         "damaged": report.damaged_names(),
         "incomplete": report.incomplete_names(),
+        "index": if report.is_index_damaged { "damaged" } else { "sound" },
     })
 }
 

@@ -9,7 +9,7 @@ pub enum StoreError {
     Io(io::Error),
     /// SQLite failed.
     Index(rusqlite::Error),
-    /// The index holds something impossible; delete `index.sqlite`, and it is made anew.
+    /// The index holds something impossible; it is made anew when the store is opened next.
     BadIndex,
     /// Another process has the store open.
     Locked,
@@ -33,7 +33,7 @@ impl fmt::Display for StoreError {
             Self::Io(error) => write!(f, "the store's files: {error}"),
             Self::Index(error) => write!(f, "the store's index: {error}"),
             Self::BadIndex => {
-                f.write_str("the store's index is damaged; delete index.sqlite and it is made anew")
+                f.write_str("the store's index is damaged; it is made anew at the next start")
             }
             Self::Locked => f.write_str("another process has this store open"),
             Self::Missing(dir) => write!(f, "there is no store in {}", dir.display()),
@@ -55,6 +55,25 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl StoreError {
+    /// Whether the index is damaged.
+    pub(crate) fn is_damaged_index(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Index(error) => {
+                matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
+            Self::BadIndex => true,
+            Self::Io(_)
+            | Self::Locked
+            | Self::Missing(_)
+            | Self::Newer(_)
+            | Self::ReadOnly(_)
+            | Self::OverQuota
+            | Self::NotStorable
+            | Self::Closed => false,
+        }
+    }
+
     /// Whether there is no space left on the disk.
     pub(super) fn is_full(&self) -> bool {
         match self {

@@ -80,6 +80,9 @@ pub trait Medium: Send + Sync {
     /// If it cannot be removed.
     fn discard_index(&self) -> io::Result<()>;
 
+    /// The index is damaged: it is not used when it is opened next, until it is thrown away.
+    fn doubt_index(&self);
+
     /// Told after each commit of the index.
     fn committed(&self, _index: &mut Connection) {}
 
@@ -158,6 +161,11 @@ impl Directory {
         self.dir.join("packs").join(format!("{number:08}.pack"))
     }
 
+    /// Is there if the index is not to be used.
+    fn doubt_path(&self) -> PathBuf {
+        self.dir.join("index.damaged")
+    }
+
     fn index_path(&self) -> PathBuf {
         self.dir.join("index.sqlite")
     }
@@ -202,9 +210,13 @@ impl Medium for Directory {
 
     fn open_index(&self) -> Result<Option<Index>, StoreError> {
         let path = self.index_path();
+        if self.doubt_path().exists() {
+            return Ok(None);
+        }
         let small = fs::metadata(&path).is_ok_and(|meta| meta.len() <= CHECKED_INDEX_BYTES);
-        // A write-ahead log that was left tells of a crash.
-        let check = small || self.dir.join("index.sqlite-wal").exists();
+        // A write-ahead log that holds something tells of a crash.
+        let log = fs::metadata(self.dir.join("index.sqlite-wal"));
+        let check = small || log.is_ok_and(|log| log.len() > 0);
         let opened = index::open(&path, self.cache_kib, self.reserve_bytes)?;
         let sound = opened.filter(|index| !check || is_sound(index));
         Ok(sound.map(|index| Box::new(Box::new(index)) as Index))
@@ -221,7 +233,14 @@ impl Medium for Directory {
                 Ok(()) | Err(_) => {}
             }
         }
+        let _ = fs::remove_file(self.doubt_path());
         Ok(())
+    }
+
+    fn doubt_index(&self) {
+        if let Err(error) = File::create(self.doubt_path()) {
+            log::error!("delete index.sqlite, as it cannot be marked as damaged: {error}");
+        }
     }
 
     fn set_reserve(&self, kept: bool) {
@@ -255,7 +274,8 @@ pub(super) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
-fn is_sound(index: &Connection) -> bool {
+/// Whether SQLite finds nothing wrong with it.
+pub(super) fn is_sound(index: &Connection) -> bool {
     index
         .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
         .is_ok_and(|answer| answer == "ok")

@@ -112,6 +112,7 @@ pub struct LocalStore {
     /// Seconds of Unix time, as far as the store was told.
     now: u32,
     read_only: Option<String>,
+    is_index_damaged: bool,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -167,6 +168,7 @@ impl LocalStore {
             open_datasets: BTreeMap::new(),
             now: 0,
             read_only: None,
+            is_index_damaged: false,
             _lock: None,
         };
         store.measure()?;
@@ -556,6 +558,35 @@ impl LocalStore {
     /// Why nothing is written any more, if so.
     pub fn read_only(&self) -> Option<&str> {
         self.read_only.as_deref()
+    }
+
+    /// Takes the write-ahead log into the index, as SQLite does only where no reader is left: the
+    /// next start need not look through all of a large index then.
+    pub fn fold_log(&mut self) {
+        // One that stays costs that look.
+        let _ = self.index.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Looks through the whole index; `false` of a damaged one, as [`Self::doubt_index`].
+    pub fn check_index(&mut self) -> bool {
+        let is_sound = medium::is_sound(&self.index);
+        if !is_sound {
+            self.doubt_index();
+        }
+        is_sound
+    }
+
+    /// The index is damaged: it is made anew from the packs when the store is opened next.
+    pub fn doubt_index(&mut self) {
+        if !std::mem::replace(&mut self.is_index_damaged, true) {
+            log::error!("the index is damaged; it is made anew when the store is opened next");
+            self.medium.doubt_index();
+        }
+    }
+
+    /// Whether the index was found damaged.
+    pub const fn is_index_damaged(&self) -> bool {
+        self.is_index_damaged
     }
 
     /// Blocks, and bytes of their records.

@@ -70,6 +70,9 @@ impl Node {
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<VerifyReport, StoreError> {
         let mut report = self.0.disk.verify(progress)?;
+        if report.is_index_damaged {
+            return Ok(report);
+        }
         // The writer forgets what is damaged in its own time; only then it is seen to lack.
         self.0.disk.sync()?;
         for dataset in self.datasets()? {

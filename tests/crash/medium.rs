@@ -326,6 +326,10 @@ impl Medium for Forgetful {
         Ok(())
     }
 
+    fn doubt_index(&self) {
+        let _ = self.discard_index();
+    }
+
     fn committed(&self, index: &mut Connection) {
         let mut state = self.state();
         if state.dies_at.is_none_or(|at| state.calls < at) {
