@@ -116,6 +116,8 @@ impl Disk {
             threads.push(spawn(&format!("disk-reader-{n}"), move || disk.serve_reads(&reads))?);
         }
         let disk = Self(shared.clone());
+        // Before anybody can ask what there is.
+        disk.tell(&store);
         threads.push(spawn("disk-writer", move || disk.write(store, &writes_in))?);
         *shared.threads.lock() = threads;
         Ok(Self(shared))

@@ -24,7 +24,6 @@ impl Disk {
         let mut since = Instant::now();
         let held_bytes_max = self.0.pool.bytes_max() / UNPUBLISHED_POOL_SHARE;
         let mut held_bytes = 0;
-        self.tell(&store);
         loop {
             let next = if appended.is_empty() && store.is_committed() {
                 writes.recv().ok()
