@@ -42,7 +42,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 const TURNS_MAX: usize = 16;
 
 const WAKER: Token = Token(usize::MAX);
-/// Tokens below are listeners; connections have their id and this added, and ids never return.
+/// Tokens below are listeners; connections have their id and this added.
 const FIRST_CONNECTION: usize = 1_024;
 
 struct Reactor {

@@ -1,41 +1,15 @@
 //! What the targets share: a bound on memory, and fixed keys, so that a finding repeats.
 
 use barrow_wire::{Identity, Session, SessionConfig, StaticKey, Suites};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::sync::{LazyLock, atomic::Ordering::Relaxed};
 
 #[path = "../../tests/common/mod.rs"]
 pub mod common;
 
-/// The system's allocator, which counts the bytes that live now and lived at most.
-struct Counting;
+#[path = "../../tests/common/counting.rs"]
+mod counting;
 
-static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
-static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE_BYTES.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK_BYTES.fetch_max(live, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE_BYTES.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::{LIVE_BYTES, PEAK_BYTES};
 
 /// Runs `work`, and panics if it held more than `bytes_max` at one time.
 pub fn within<T>(bytes_max: usize, work: impl FnOnce() -> T) -> T {
