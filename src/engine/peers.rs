@@ -30,6 +30,8 @@ const LOOK_MIN: Duration = Duration::from_millis(40);
 const REST_TIME: Duration = Duration::from_secs(5);
 /// The rest of one that stalls again and again is so many times as long at most.
 const RESTS_MAX: u32 = 12;
+/// For each time that a peer stalled since it delivered, a block is expected so much later.
+const STALL_COST: Duration = Duration::from_secs(2);
 /// So many bytes on a connection count as progress of what was asked for there: pongs and the
 /// like are none.
 pub(super) const PROGRESS_BYTES_MIN: u64 = 2 << 10;
@@ -248,6 +250,11 @@ impl Peer {
         self.pace.rtt() + allowed.map_or(time, |allowed| time.max(allowed))
     }
 
+    /// By how much a block is to be expected later than its pace says, as it has stalled.
+    pub(super) fn stall_cost(&self) -> Duration {
+        STALL_COST * self.stalls.min(RESTS_MAX)
+    }
+
     /// Whether it was slow so long ago that it may be tried again.
     pub(super) fn is_rested(&self, now: Moment, rate_unknown: u64) -> bool {
         let slow = self.pace.rate().is_some_and(|rate| rate < rate_unknown / 4);
@@ -341,6 +348,8 @@ struct Record {
     lies: u32,
     banned_until: Option<Moment>,
     rate: Option<u64>,
+    /// Times that it stalled since then.
+    stalls: u32,
     /// Order of the last change.
     touched: u64,
 }
@@ -357,18 +366,23 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn insert(&mut self, conn: ConnId, peer: Peer) {
+    /// A peer is connected; what it cost to wait for it before is not forgotten.
+    pub(super) fn insert(&mut self, conn: ConnId, mut peer: Peer) {
+        peer.stalls = self.records.get(&peer.id).map_or(0, |record| record.stalls);
         let replaced = self.by_id.insert(peer.id, conn);
         assert!(replaced.is_none(), "a peer has one connection");
         self.conns.insert(conn, Box::new(peer));
     }
 
-    /// Takes a connection out; its rate is remembered.
+    /// Takes a connection out; its rate is remembered, and that it stalled.
     pub(super) fn remove(&mut self, conn: ConnId) -> Option<Peer> {
         let peer = *self.conns.remove(&conn)?;
         self.by_id.remove(&peer.id);
-        if let Some(rate) = peer.pace.rate() {
-            self.record(peer.id).rate = Some(rate);
+        let rate = peer.pace.rate();
+        if rate.is_some() || peer.stalls > 0 {
+            let record = self.record(peer.id);
+            record.rate = rate.or(record.rate);
+            record.stalls = peer.stalls;
         }
         Some(peer)
     }

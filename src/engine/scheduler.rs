@@ -95,8 +95,8 @@ impl Engine {
         self.peers.iter().filter_map(|(_, peer)| peer.pace.rate()).max().unwrap_or(RATE_GUESS)
     }
 
-    /// The peer that would deliver first, or a cheaper one that is about as good, with the bytes
-    /// that the block has or is guessed to have.
+    /// The peer that is expected to deliver first, or a cheaper one that is about as good, with the
+    /// bytes that the block has or is guessed to have.
     fn best_peer(
         &self,
         want: &Want,
@@ -119,7 +119,7 @@ impl Engine {
                 continue;
             }
             let ahead = waiting.get(&holder.conn).copied().unwrap_or(0);
-            let time = peer.time_for(self.now, ahead + bytes, rate_unknown);
+            let time = peer.time_for(self.now, ahead + bytes, rate_unknown) + peer.stall_cost();
             offers.push((time, price, holder.conn, bytes));
         }
         let fastest = offers.iter().map(|offer| offer.0).min()?;

@@ -1,6 +1,7 @@
 //! Peers that stall and come back.
 
 use super::*;
+use crate::engine::peers::Peer;
 
 /// Time passes, and a peer that sends no block answers pings.
 fn pass_alive(bench: &mut Bench, conn: ConnId, seconds: u64) -> Vec<Output> {
@@ -65,4 +66,28 @@ fn a_peer_that_stalls_again_and_again_rests_longer() {
         rests.extend(rest);
     }
     assert!(rests.is_sorted() && rests[0] <= 5 && (20..=60).contains(&rests[4]), "{rests:?}");
+}
+
+#[test]
+fn one_that_stalled_comes_behind_one_that_was_never_tried_also_when_it_comes_back() {
+    let left = || CloseReason::Remote(String::new());
+    let mut bench = Bench::new();
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    stall(&mut bench, a, 1);
+    bench.tell(Input::Disconnected { conn: a, reason: left() });
+    let (a, _) = bench.connect(1);
+    assert_eq!(asked(&wanted_of(&mut bench, a, 2), a), [2], "it is not waited with if it is alone");
+    bench.tell(Input::Unwant { job: JobId(1), blocks: vec![hash(2)] });
+    // A third one has the block and leaves, so that either of them is to take its place.
+    let [(b, _), (c, _)] = [bench.connect(3), bench.connect(4)];
+    assert_eq!(asked(&wanted_of(&mut bench, c, 3), c), [3]);
+    bench.presence(a, &[(3, HAVE)]);
+    bench.presence(b, &[(3, HAVE)]);
+    let said = bench.tell(Input::Disconnected { conn: c, reason: left() });
+    assert_eq!((asked(&said, a), asked(&said, b)), (vec![], vec![3]));
+    // It delivers, so that it is one like any other.
+    bench.tell(Input::Disconnected { conn: b, reason: left() });
+    bench.deliver(a, 3, 65_536);
+    assert_eq!(bench.engine.peers.get(a).map(Peer::stall_cost), Some(Duration::ZERO));
 }
