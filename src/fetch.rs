@@ -32,14 +32,13 @@ pub struct FetchProgress {
     pub blocks_left: u64,
     /// About so many bytes lack, once that is known.
     pub bytes_left: Option<u64>,
-    /// What it cost, in price times bytes: over all its runs, where something may be paid.
+    /// What it cost, in price times bytes: over all runs of a pin, where something may be paid.
     #[serde(skip)]
     pub spent: u128,
 }
 
-/// Fetches what lacks of the DAG below `root` into `dataset`. `spent` is what earlier runs have cost,
-/// and none where nothing may be paid. `progress` is told of every step,
-/// and ends the fetch with `false`.
+/// Fetches what lacks of the DAG below `root` into `dataset`. `progress` is told of every step, and
+/// ends the fetch with `false`.
 ///
 /// # Errors
 /// The first block that cannot be had; what came before it stays in the store.
@@ -47,7 +46,6 @@ pub fn fetch_dataset(
     store: &NetworkStore,
     root: Cid,
     dataset: DatasetId,
-    spent: Option<u128>,
     progress: &mut dyn FnMut(&FetchProgress) -> bool,
 ) -> Result<FetchProgress, GetError> {
     let mut fetch = Fetch {
@@ -59,9 +57,8 @@ pub fn fetch_dataset(
         todo: vec![root],
         waiting: HashMap::new(),
         walked: HashSet::new(),
-        done: FetchProgress { spent: spent.unwrap_or(0), ..FetchProgress::default() },
+        done: FetchProgress::default(),
     };
-    fetch.retrieval.go_on_from(fetch.done.spent);
     loop {
         fetch.look_up()?;
         if fetch.waiting.is_empty() && fetch.todo.is_empty() {
@@ -69,9 +66,6 @@ pub fn fetch_dataset(
         }
         if !fetch.waiting.is_empty() {
             fetch.take_arrivals()?;
-            if spent.is_some() {
-                fetch.done.spent = fetch.retrieval.spent().unwrap_or(fetch.done.spent);
-            }
         }
         let done = &mut fetch.done;
         done.blocks_left = (fetch.waiting.len() + fetch.todo.len()) as u64;

@@ -2,13 +2,15 @@
 //! waits for them.
 
 mod held;
+mod purse;
 
 pub use held::HeldBlock;
+pub use purse::Purse;
 
 use crate::{
     block::Block,
     disk::{DatasetId, Disk, StoreError},
-    engine::{Input, JobId, Order, WantError},
+    engine::{Input, JobId, Order, PurseId, WantError},
     metrics::Metrics,
     reactor::{Delivery, ReactorHandle},
 };
@@ -28,13 +30,18 @@ use std::{
 
 /// The store with the swarm behind it. Cheap to clone.
 #[derive(Clone)]
-pub struct NetworkStore(Arc<Shared>);
+pub struct NetworkStore {
+    shared: Arc<Shared>,
+    /// What its retrievals pay from, unless each has its own.
+    purse: Option<Arc<Purse>>,
+}
 
 struct Shared {
     disk: Disk,
     reactor: ReactorHandle,
     metrics: Arc<Metrics>,
     next_job: AtomicU64,
+    next_purse: AtomicU64,
     wants: Mutex<Wants>,
     /// For blocks whose readers have not come to them; the store has these too.
     held: Allowance,
@@ -130,54 +137,75 @@ impl NetworkStore {
         metrics: Arc<Metrics>,
         held_bytes_max: usize,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             disk,
             reactor,
             metrics,
             next_job: AtomicU64::new(1),
+            next_purse: AtomicU64::new(1),
             wants: Mutex::default(),
             held: Allowance::new(held_bytes_max),
             passing: Allowance::new(held_bytes_max),
-        }))
+        };
+        Self { shared: Arc::new(shared), purse: None }
+    }
+
+    /// The budget of a download that begins.
+    pub fn purse(&self) -> Arc<Purse> {
+        let id = PurseId(self.shared.next_purse.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Purse::new(id, self.shared.reactor.clone()))
+    }
+
+    /// The same store, whose retrievals all pay from one purse.
+    #[must_use]
+    pub fn paying_from(&self, purse: Arc<Purse>) -> Self {
+        Self { shared: self.shared.clone(), purse: Some(purse) }
+    }
+
+    /// The same store for one download: with its purse, if it has one already.
+    #[must_use]
+    pub fn for_one_download(&self) -> Self {
+        self.paying_from(self.purse.clone().unwrap_or_else(|| self.purse()))
     }
 
     /// The local store alone.
     pub fn disk(&self) -> &Disk {
-        &self.0.disk
+        &self.shared.disk
     }
 
     /// Begins to fetch blocks of the dataset `root`. Blocks of a bulk retrieval go to `dataset`.
     pub fn retrieve(&self, root: Cid, order: Order, dataset: Option<DatasetId>) -> Retrieval {
+        let purse = self.purse.clone().unwrap_or_else(|| self.purse());
         let job = self.number_job();
-        self.0.reactor.send(Input::JobStarted { job, root, order });
+        self.shared.reactor.send(Input::JobStarted { job, root, order, purse: purse.open() });
         let waiter = Arc::new(Waiter { job, root, dataset, state: Mutex::default() });
-        self.0.wants.lock().waiters.insert(job, waiter.clone());
-        Retrieval { store: self.clone(), waiter }
+        self.shared.wants.lock().waiters.insert(job, waiter.clone());
+        Retrieval { store: self.paying_from(purse), waiter }
     }
 
     /// Bytes of what is wanted in passing that may be held; what is more is stored.
     pub fn passing_bytes_max(&self) -> usize {
-        self.0.passing.bytes_max
+        self.shared.passing.bytes_max
     }
 
     /// A stored block for a reader who is about to come to it, if it may be held.
     pub fn hold(&self, block: &Block) -> Option<HeldBlock> {
-        self.0.held.hold(block)
+        self.shared.held.hold(block)
     }
 
     /// A number that no other job has.
     pub fn number_job(&self) -> JobId {
-        JobId(self.0.next_job.fetch_add(1, Ordering::Relaxed))
+        JobId(self.shared.next_job.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Leaves out all numbers up to this one, which an earlier run gave.
     pub fn skip_jobs(&self, last: JobId) {
-        self.0.next_job.fetch_max(last.0.saturating_add(1), Ordering::Relaxed);
+        self.shared.next_job.fetch_max(last.0.saturating_add(1), Ordering::Relaxed);
     }
 
     /// All retrievals that go on, the oldest first.
     pub fn retrievals(&self) -> Vec<RetrievalSnapshot> {
-        let wants = self.0.wants.lock();
+        let wants = self.shared.wants.lock();
         let all = wants.waiters.values().map(|waiter| RetrievalSnapshot {
             job: waiter.job,
             root: waiter.root,
@@ -189,7 +217,7 @@ impl NetworkStore {
 
     /// Has all that retrieve `root`, be it to keep it or to read it, end as cancelled.
     pub fn cancel(&self, root: &Cid, is_kept: bool) {
-        let mut wants = self.0.wants.lock();
+        let mut wants = self.shared.wants.lock();
         let all = wants.waiters.values();
         let ended = all.filter(|one| one.root == *root && one.dataset.is_some() == is_kept);
         let ended: Vec<Arc<Waiter>> = ended.cloned().collect();
@@ -203,7 +231,7 @@ impl NetworkStore {
             .collect();
         drop(wants);
         for (waiter, open) in ended {
-            self.0.reactor.send(Input::Unwant { job: waiter.job, blocks: open.clone() });
+            self.shared.reactor.send(Input::Unwant { job: waiter.job, blocks: open.clone() });
             for hash in open {
                 waiter.push(Arrival::Failed { hash, error: WantError::Cancelled });
             }
@@ -230,9 +258,9 @@ impl Wants {
 impl NetworkStore {
     /// A block whose reader has left is cached all the same; a second copy of a hedged one is not.
     fn keep_unwanted(&self, block: Block) {
-        match self.0.disk.presence(&[*block.hash()]).as_deref() {
-            Ok([Presence::DontHave]) => self.0.disk.put(block, None),
-            Ok(_) | Err(_) => self.0.metrics.blocks_duplicate_total.add(1),
+        match self.shared.disk.presence(&[*block.hash()]).as_deref() {
+            Ok([Presence::DontHave]) => self.shared.disk.put(block, None),
+            Ok(_) | Err(_) => self.shared.metrics.blocks_duplicate_total.add(1),
         }
     }
 }
@@ -240,7 +268,7 @@ impl NetworkStore {
 impl Delivery for NetworkStore {
     fn deliver(&self, block: Block) -> bool {
         let (hash, len) = (*block.hash(), block.len());
-        let mut wants = self.0.wants.lock();
+        let mut wants = self.shared.wants.lock();
         wants.deliveries += 1;
         let Some(waiters) = wants.by_hash.remove(&hash) else {
             let has_passed = wants.waiters.values().any(|waiter| waiter.has_passed(&hash));
@@ -251,16 +279,16 @@ impl Delivery for NetworkStore {
             return !has_passed;
         };
         let held: Vec<(Option<HeldBlock>, bool)> =
-            waiters.iter().map(|waiter| self.0.hold_for(waiter, &block)).collect();
+            waiters.iter().map(|waiter| self.shared.hold_for(waiter, &block)).collect();
         let passes = held.iter().all(|(held, in_passing)| held.is_some() && *in_passing);
         if !passes {
             // What is needed in passing, and could not be held, is a cache.
             let keepers = waiters.iter().zip(&held).filter(|(_, (_, in_passing))| !in_passing);
             let mut datasets = keepers.filter_map(|(waiter, _)| waiter.dataset);
             // Under the lock: whoever does not find it among the wants finds it in the store.
-            self.0.disk.put(block, datasets.next());
+            self.shared.disk.put(block, datasets.next());
             for dataset in datasets {
-                self.0.disk.reference(dataset, vec![hash]);
+                self.shared.disk.reference(dataset, vec![hash]);
             }
         }
         drop(wants);
@@ -272,19 +300,19 @@ impl Delivery for NetworkStore {
     }
 
     fn retain_waited(&self, job: JobId, blocks: &mut Vec<Multihash>) {
-        let wants = self.0.wants.lock();
+        let wants = self.shared.wants.lock();
         let waits = |waiters: &Vec<Arc<Waiter>>| waiters.iter().any(|waiter| waiter.job == job);
         blocks.retain(|hash| wants.by_hash.get(hash).is_some_and(waits));
     }
 
     fn waiting(&self, hash: &Multihash) -> Vec<JobId> {
-        let wants = self.0.wants.lock();
+        let wants = self.shared.wants.lock();
         let waiters = wants.by_hash.get(hash).into_iter().flatten();
         waiters.map(|waiter| waiter.job).collect()
     }
 
     fn fail(&self, job: JobId, hash: Multihash, error: WantError) {
-        let mut wants = self.0.wants.lock();
+        let mut wants = self.shared.wants.lock();
         let Some(waiters) = wants.by_hash.get_mut(&hash) else { return };
         let Some(at) = waiters.iter().position(|waiter| waiter.job == job) else { return };
         let waiter = waiters.swap_remove(at);
@@ -352,27 +380,13 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// An earlier run of it has cost this much, in price times bytes: what may be spent is the rest.
-    pub fn go_on_from(&self, spent: u128) {
-        if spent > 0 {
-            self.store.0.reactor.send(Input::Spent { job: self.waiter.job, cost: spent });
-        }
-    }
-
-    /// What it has cost so far, that included. Waits for the reactor, so that it is asked for only
-    /// where something may be paid.
-    pub fn spent(&self) -> Option<u128> {
-        let job = self.waiter.job;
-        self.store.0.reactor.inspect(move |engine| engine.spent(job)).flatten()
-    }
-
     /// Asks for `blocks`, none of which it waits for already, and gives those that are here: they
     /// need no fetching, with their lengths.
     ///
     /// # Errors
     /// If the store cannot be asked.
     pub fn want(&mut self, blocks: &[Multihash]) -> Result<Vec<(Multihash, u32)>, StoreError> {
-        let shared = &self.store.0;
+        let shared = &self.store.shared;
         let before = shared.wants.lock().deliveries;
         let (mut here, mut lacking) = split(&shared.disk, blocks)?;
         let mut wants = shared.wants.lock();
@@ -427,7 +441,7 @@ impl Retrieval {
 
     /// Waits for these no longer.
     pub fn unwant(&mut self, blocks: Vec<Multihash>) {
-        let shared = &self.store.0;
+        let shared = &self.store.shared;
         let mut wants = shared.wants.lock();
         for hash in &blocks {
             self.waiter.state.lock().end_passing(hash);
@@ -459,7 +473,7 @@ impl Retrieval {
 
 impl Drop for Retrieval {
     fn drop(&mut self) {
-        let shared = &self.store.0;
+        let shared = &self.store.shared;
         let mut wants = shared.wants.lock();
         wants.forget(self.waiter.job);
         wants.waiters.remove(&self.waiter.job);

@@ -160,14 +160,17 @@ impl Stored {
 /// node.shutdown();
 /// ```
 #[derive(Clone)]
-pub struct Node(Arc<Inner>);
+pub struct Node {
+    inner: Arc<Inner>,
+    /// What it reads from, and fetches into: for one download, or for any.
+    store: NetworkStore,
+}
 
 struct Inner {
     config: Config,
     peer_id: PeerId,
     addresses: Vec<SocketAddr>,
     disk: Disk,
-    store: NetworkStore,
     discovery: Discovery,
     reactor: ReactorHandle,
     reactor_thread: Mutex<Option<JoinHandle<()>>>,
@@ -242,11 +245,10 @@ impl Node {
         };
         let thread = setup.run(parts).map_err(|error| StartError::Io("the reactor", error))?;
         let mending = Arc::new(Mending::new(pool.clone(), workers.clone(), metrics.clone()));
-        let node = Self(Arc::new(Inner {
+        let inner = Inner {
             peer_id,
             addresses,
             disk,
-            store,
             discovery,
             reactor,
             reactor_thread: Mutex::new(Some(thread)),
@@ -261,9 +263,10 @@ impl Node {
             upkeep: upkeep::Upkeep::open(&config.data_dir),
             metrics,
             config,
-        }));
+        };
+        let node = Self { inner: Arc::new(inner), store };
         node.keep_slots().map_err(|error| StartError::Io("the slots' thread", error))?;
-        for peer in &node.0.config.peers {
+        for peer in &node.inner.config.peers {
             node.connect(*peer);
         }
         Ok(node)
@@ -273,15 +276,15 @@ impl Node {
     /// that are left get errors.
     pub fn shutdown(&self) {
         self.prepare_stop();
-        self.0.slots.close();
-        self.0.reactor.shutdown();
-        if let Some(thread) = self.0.reactor_thread.lock().take() {
+        self.inner.slots.close();
+        self.inner.reactor.shutdown();
+        if let Some(thread) = self.inner.reactor_thread.lock().take() {
             let _ = thread.join();
         }
-        self.0.upkeep.stop();
-        self.0.discovery.shutdown();
-        self.0.ledger.shutdown();
-        self.0.disk.shutdown();
+        self.inner.upkeep.stop();
+        self.inner.discovery.shutdown();
+        self.inner.ledger.shutdown();
+        self.inner.disk.shutdown();
     }
 
     // --- Storing ---
@@ -334,7 +337,7 @@ impl Node {
     ) -> Result<Stored, PutError> {
         let profile = options.profile;
         self.store_dataset(options, |sink| {
-            let (pool, workers) = (&self.0.pool, &self.0.workers);
+            let (pool, workers) = (&self.inner.pool, &self.inner.workers);
             let leaf =
                 import(&mut Importer { profile, pool, workers, sink, leaf: None, progress })?;
             Ok((leaf.cid, leaf.size))
@@ -351,7 +354,7 @@ impl Node {
         options: PutOptions,
     ) -> Result<Stored, PutError> {
         self.store_dataset(options, |sink| {
-            block_stream::read(reader, &self.0.pool, sink)
+            block_stream::read(reader, &self.inner.pool, sink)
                 .map_err(|error| ImportError::Read(None, error))
         })
     }
@@ -371,7 +374,7 @@ impl Node {
     /// # Errors
     /// As [`Self::get`].
     pub fn open(&self, cid: &Cid, scope: Scope) -> Result<StoreStream, GetError> {
-        let window = self.0.config.limits.window_bytes_max as u64;
+        let window = self.inner.config.limits.window_bytes_max as u64;
         StoreStream::open(self.source(cid, scope), window)
     }
 
@@ -385,7 +388,7 @@ impl Node {
         block: &bytes::Bytes,
         scope: Scope,
     ) -> Result<StoreStream, GetError> {
-        let window = self.0.config.limits.window_bytes_max as u64;
+        let window = self.inner.config.limits.window_bytes_max as u64;
         StoreStream::of_block(self.source(cid, scope), block, window)
     }
 
@@ -397,8 +400,14 @@ impl Node {
         self.source(cid, scope).block(cid)
     }
 
+    /// The same node for one download: whatever it fetches from here on counts against one budget.
+    #[must_use]
+    pub fn for_one_download(&self) -> Self {
+        Self { inner: self.inner.clone(), store: self.store.for_one_download() }
+    }
+
     fn source(&self, cid: &Cid, scope: Scope) -> BlockSource {
-        BlockSource::new(self.0.store.clone(), *cid, scope).with_mending(self.0.mending.clone())
+        BlockSource::new(self.store.clone(), *cid, scope).with_mending(self.inner.mending.clone())
     }
 
     /// The CID that a path leads to, whatever its block is, and the way there.
@@ -456,7 +465,7 @@ impl Node {
         if self.dataset(root)?.is_some() {
             return Ok(true);
         }
-        Ok(car_import::walk_local(&self.0.disk, *root, &mut |_| {})? == 0)
+        Ok(car_import::walk_local(&self.inner.disk, *root, &mut |_| {})? == 0)
     }
 
     /// Stores the blocks of a CAR, and pins its roots as far as all below them is here.
@@ -469,10 +478,11 @@ impl Node {
         progress: &mut dyn FnMut(u64),
     ) -> Result<CarImport, CarImportError> {
         let now = unix_seconds();
-        let imported = car_import::import(&self.0.disk, &self.0.pool, input, now, progress)?;
+        let imported =
+            car_import::import(&self.inner.disk, &self.inner.pool, input, now, progress)?;
         let pinned = imported.roots.iter().filter(|root| root.pinned);
         pinned.filter_map(|root| root.cid.parse().ok()).for_each(|root| {
-            self.0.discovery.announce(&root);
+            self.inner.discovery.announce(&root);
         });
         Ok(imported)
     }
@@ -492,13 +502,11 @@ impl Node {
     fn pin_plain(
         &self,
         cid: &Cid,
-        spent: u128,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        let disk = &self.0.disk;
+        let disk = &self.inner.disk;
         let dataset = disk.begin_dataset()?;
-        let spent = self.0.pays.then_some(spent);
-        let done = fetch_dataset(&self.0.store, *cid, dataset, spent, progress)
+        let done = fetch_dataset(&self.store, *cid, dataset, progress)
             .and_then(|done| Ok((done, self.content_size(cid)?)));
         match done {
             Ok((done, size)) => {
@@ -532,27 +540,27 @@ impl Node {
     /// Dials a peer, and again whenever the connection is lost.
     pub fn connect(&self, peer: PeerTarget) {
         let PeerTarget { id, address } = peer;
-        self.0.discovery.given(address);
-        self.0.reactor.send(Input::Address { address, peer: id, job: None, keep: true });
+        self.inner.discovery.given(address);
+        self.inner.reactor.send(Input::Address { address, peer: id, job: None, keep: true });
     }
 
     /// Who finds providers.
     pub fn discovery(&self) -> &Discovery {
-        &self.0.discovery
+        &self.inner.discovery
     }
 
     /// Who it is.
     pub fn peer_id(&self) -> PeerId {
-        self.0.peer_id
+        self.inner.peer_id
     }
 
     /// Where peers reach it.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.0.addresses
+        &self.inner.addresses
     }
 
     /// How it runs.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.inner.config
     }
 }

@@ -128,7 +128,7 @@ impl BlockSource {
     /// A source of blocks of the dataset `root`.
     pub fn new(store: NetworkStore, root: Cid, scope: Scope) -> Self {
         Self {
-            store,
+            store: store.for_one_download(),
             root,
             announced: root,
             scope,

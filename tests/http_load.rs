@@ -16,6 +16,7 @@
 #[allow(dead_code)]
 mod node;
 
+use barrow::wire::{Identity, Session, SessionConfig, StaticKey, Suites};
 use node::{BARROW, Node, loop_until, make_file};
 use std::{
     fs,
@@ -172,4 +173,34 @@ fn a_node_whose_descriptors_ran_out_answers_again_within_a_second() {
         loop_until("it answers again", || is_healthy(&http, Duration::from_secs(1)).then_some(()));
         assert!(since.elapsed() < Duration::from_secs(1), "round {round}: {:?}", since.elapsed());
     }
+}
+
+/// A connection on which a peer said its first words.
+fn begin_handshake(address: &str) -> TcpStream {
+    let key = StaticKey::generate(&Identity::from_seed([1; 32]));
+    let suites = Suites::default();
+    let config = SessionConfig { static_key: &key, swarm_key: None, expected: None, suites };
+    let mut flight = Vec::new();
+    Session::<Vec<u8>>::initiator(&config).transmit(&mut flight, 1 << 10).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&flight).unwrap();
+    stream
+}
+
+#[test]
+fn a_peer_that_came_while_there_was_no_descriptor_is_answered_when_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("node"), &[]);
+    let limit = |files: u32| {
+        let (pid, files) = (node.pid().to_string(), format!("--nofile={files}:"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &files]).status().unwrap().success());
+    };
+    limit(4);
+    let mut peer = begin_handshake(node.peer.split('@').nth(1).unwrap());
+    peer.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(peer.read(&mut [0; 64]).is_err(), "it is answered without a descriptor");
+    limit(1_024);
+    // It waits in the backlog, of which nobody is told twice.
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(matches!(peer.read(&mut [0; 64]), Ok(1..)));
 }

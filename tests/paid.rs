@@ -105,6 +105,31 @@ fn nobody_pays_more_than_was_agreed_to() {
     }
 }
 
+/// The same file as parts of a protected dataset, which take many questions to get.
+fn protect(node: &Node, cid: &str) -> String {
+    let told = node.run(&["protect", "--data", "4", "--parity", "2", cid]);
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_protected_dataset_costs_no_more_than_the_budget_of_one_download() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = make_file(&dir.path().join("file"), 12 << 20, 5);
+    let a = seller(&dir.path().join("a"), "64");
+    let cid = protect(&a, &a.put(&file));
+    for (name, read) in [("reads", true), ("keeps", false)] {
+        let b = buyer(&dir.path().join(name), &a, "16", "40");
+        let told = match read {
+            true => b.run(&["get", &cid, "-o", "/dev/null"]),
+            false => b.run(&["pin", &cid]),
+        };
+        assert_eq!(told.status.code(), Some(1), "{told:?}");
+        let spent = paid(&ledger(&b), "paid_by_us");
+        assert!((PRICE..=40).contains(&spent), "{name}: {spent} of 40");
+    }
+}
+
 #[test]
 fn a_pin_that_goes_on_after_a_kill_has_what_is_left_of_its_budget() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,16 +137,22 @@ fn a_pin_that_goes_on_after_a_kill_has_what_is_left_of_its_budget() {
     let a_dir = dir.path().join("a");
     let slowly = &["--price", "16", "--limit-up", "4MiB"];
     let a = Node::start_with(&a_dir, &[], slowly);
-    let cid = a.put(&file);
-    // All of it costs 192.
-    let b_dir = dir.path().join("b");
-    let mut b = buyer(&b_dir, &a, "16", "112");
-    let mut first = pin(&b_dir, &cid);
+    let plain = a.put(&file);
+    let protected = protect(&a, &plain);
+    for (name, cid) in [("plain", plain), ("protected", protected)] {
+        go_on_after_a_kill(&dir.path().join(name), &a, &cid);
+    }
+}
+
+/// All of it costs 192, or half as much again with its parity.
+fn go_on_after_a_kill(b_dir: &Path, a: &Node, cid: &str) {
+    let mut b = buyer(b_dir, a, "16", "112");
+    let mut first = pin(b_dir, cid);
     loop_until("a third is bought", || (paid(&ledger(&b), "paid_by_us") >= 64).then_some(()));
     b.kill();
     let _ = first.kill();
     let _ = first.wait();
-    b = buyer(&b_dir, &a, "16", "112");
+    b = buyer(b_dir, a, "16", "112");
     let ended = loop_until("it ends", || {
         let told: Value = serde_json::from_slice(&b.get("/api/v1/transfers").body).unwrap();
         let pin = told["transfers"].as_array().unwrap().first().cloned();

@@ -86,6 +86,7 @@ fn open_car(access: &Access, cid: &Cid) -> Result<Box<dyn Read>, CliError> {
             Ok(client.get_content(&url, 0)?.2)
         }
         Access::Own(node) => {
+            let node = node.for_one_download();
             let followed = node.follow(cid, &[], Scope::Network)?;
             Ok(Box::new(node.car(&followed, WalkOptions::default(), Scope::Network)))
         }

@@ -95,6 +95,7 @@ fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Byt
             Ok((status, total, reader))
         }
         Access::Own(node) => {
+            let node = node.for_one_download();
             let resolved = node.resolve(cid, path, Scope::Network)?;
             let ResolvedKind::File(size) = resolved.kind else {
                 return Err(CliError::Failed("it is a directory: name a file in it".into()));

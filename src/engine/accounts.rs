@@ -5,10 +5,7 @@
 //! is cumulative and signed by the debtor, so it is the truth for both: whoever lost count in a
 //! crash takes it up from the voucher that the other side shows when they meet again.
 
-use super::{
-    ConnId, Engine, JobId, Output,
-    peers::{Peer, Request},
-};
+use super::{ConnId, Engine, Output, PurseId, peers::Request};
 use barrow_wire::{Message, Multihash, PeerId, Voucher, limits::BLOCK_BYTES_MAX};
 use std::collections::BTreeMap;
 
@@ -112,24 +109,6 @@ impl Engine {
         }
     }
 
-    /// A download goes on that has cost something before: its budget is what that left of it.
-    pub(super) fn on_spent(&mut self, id: JobId, cost: u128) {
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.spent = job.spent.saturating_add(cost);
-        }
-    }
-
-    /// What a job's blocks have cost so far, in price times bytes: without what is set aside for
-    /// those that are asked for.
-    pub fn spent(&self, id: JobId) -> Option<u128> {
-        let aside = |peer: &Peer| -> u128 {
-            let costs = peer.requests.iter().filter_map(Request::cost);
-            costs.filter(|(job, _)| *job == id).map(|(_, cost)| cost).sum()
-        };
-        let aside: u128 = self.peers.iter().map(|(_, peer)| aside(peer)).sum();
-        self.jobs.get(id).map(|job| job.spent.saturating_sub(aside))
-    }
-
     /// A verified block is paid for out of what was set aside for it; one whose wish was taken
     /// back too late, out of what is left.
     pub(super) fn pay_for(
@@ -141,19 +120,18 @@ impl Engine {
     ) {
         let Some(price) = self.peers.get(conn).and_then(|peer| peer.price) else { return };
         let bytes = u64::from(len);
-        let (id, aside, cost) = match request.map(|request| (request, request.cost())) {
-            Some((request, Some((id, aside)))) => {
-                (id, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
+        let (purse, aside, cost) = match request.map(|request| (request, request.cost())) {
+            Some((request, Some((purse, aside)))) => {
+                (purse, aside, aside / u128::from(request.bytes.max(1)) * u128::from(bytes))
             }
             Some((_, None)) => return,
             None => match self.late_payer(conn, hash, price, bytes) {
-                Some((id, cost)) => (id, 0, cost),
+                Some((purse, cost)) => (purse, 0, cost),
                 None => return,
             },
         };
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.spent = job.spent.saturating_sub(aside) + cost;
-        }
+        self.purses.put_back(purse, aside);
+        self.purses.take(purse, cost);
         if cost > 0 {
             self.buy(conn, cost);
         }
@@ -165,17 +143,16 @@ impl Engine {
         hash: &Multihash,
         price: u64,
         bytes: u64,
-    ) -> Option<(JobId, u128)> {
+    ) -> Option<(PurseId, u128)> {
         let late = self.peers.get_mut(conn)?.take_late(hash);
         if let Some(want) = self.wants.get(hash) {
             return self.payer(want, price, bytes);
         }
-        let (id, price) = late?;
+        let (purse, price) = late?;
         let cost = price * u128::from(bytes);
-        // A job that has ended spends no more, and had set this aside.
-        let budget = u128::from(self.config.budget) << 20;
-        let fits = self.jobs.get(id).is_none_or(|job| job.spent + cost <= budget);
-        fits.then_some((id, cost))
+        // A download that is over spends no more, and had set this aside.
+        let fits = self.purses.taken(purse).is_none() || self.affords(purse, cost);
+        fits.then_some((purse, cost))
     }
 
     /// A verified block is paid for: its debt is noted, and a voucher sent where it is due.

@@ -1,6 +1,6 @@
 //! Our side as a downloader: jobs, the blocks that they want, and who is asked for these.
 
-use super::{ConnId, Engine, JobId, Order, Timer, wants::Knows};
+use super::{ConnId, Engine, JobId, Order, PurseId, Timer, wants::Knows};
 use barrow_wire::{Cid, Message, Multihash, limits::WANTS_MAX};
 use std::{cmp::Reverse, collections::VecDeque};
 
@@ -14,8 +14,9 @@ const ASK_PEERS_MAX: usize = 32;
 pub(super) const UNANSWERED_MAX: u32 = 2 * WANTS_MAX as u32;
 
 impl Engine {
-    pub(super) fn on_job_started(&mut self, job: JobId, root: Cid, order: Order) {
-        self.jobs.start(self.now, job, root, order);
+    pub(super) fn on_job_started(&mut self, job: JobId, root: Cid, order: Order, purse: PurseId) {
+        self.purses.open(purse);
+        self.jobs.start(self.now, job, root, order, purse);
         if self.peers.len() == 0 {
             self.search(job);
         }

@@ -29,6 +29,10 @@ pub struct ConnId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
+/// What the retrievals of one download pay from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PurseId(pub u64);
+
 /// In which order a retrieval wants its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
@@ -66,7 +70,7 @@ pub enum WantError {
     NoProvider,
     /// Somebody has it, but did not deliver in time.
     ProviderFailed,
-    /// It would cost more than the job may spend.
+    /// It would cost more than the download may spend.
     OverBudget,
     /// It could not be checked here; the engine never says so itself.
     Unverifiable,
@@ -79,15 +83,17 @@ pub enum WantError {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A retrieval begins; discovery may be asked for `root`.
-    JobStarted { job: JobId, root: Cid, order: Order },
-    /// An earlier run of it has cost this much already, in price times bytes.
-    Spent { job: JobId, cost: u128 },
+    JobStarted { job: JobId, root: Cid, order: Order, purse: PurseId },
     /// It wants these too (never one twice while it is open).
     Want { job: JobId, blocks: Vec<Multihash> },
     /// It no longer wants these.
     Unwant { job: JobId, blocks: Vec<Multihash> },
     /// It ended; all its wants with it.
     JobEnded { job: JobId },
+    /// An earlier run of the download has cost this much already, in price times bytes.
+    Spent { purse: PurseId, cost: u128 },
+    /// The download is over: all its retrievals have ended, and none will begin.
+    PurseClosed { purse: PurseId },
 
     /// An address was given, by a person or by discovery; `peer` if it is known.
     Address { address: SocketAddr, peer: Option<PeerId>, job: Option<JobId>, keep: bool },

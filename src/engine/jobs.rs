@@ -1,6 +1,6 @@
 //! Retrievals: which blocks each still wants, and how it goes.
 
-use super::{ConnId, JobId, Moment, Order};
+use super::{ConnId, JobId, Moment, Order, PurseId};
 use barrow_wire::{Cid, Multihash};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,6 +20,7 @@ pub(super) enum Search {
 pub(super) struct Job {
     pub root: Cid,
     pub order: Order,
+    pub purse: PurseId,
     pub started_at: Moment,
     pub search: Search,
     /// Discovery has said all for the search under way.
@@ -45,8 +46,6 @@ pub(super) struct Job {
     /// A guess at the next block's length: the longest one of late. Whoever guesses too little
     /// asks one peer for what others could send.
     pub block_bytes: u64,
-    /// What blocks cost so far, in price times bytes.
-    pub spent: u128,
 }
 
 /// Bytes a second, over a time that people look at.
@@ -88,10 +87,11 @@ impl Rate {
 const BLOCK_BYTES_GUESS: u64 = 256 << 10;
 
 impl Job {
-    fn new(now: Moment, root: Cid, order: Order) -> Self {
+    fn new(now: Moment, root: Cid, order: Order, purse: PurseId) -> Self {
         Self {
             root,
             order,
+            purse,
             started_at: now,
             search: Search::NotYet,
             discovered: false,
@@ -107,7 +107,6 @@ impl Job {
             bytes_received: 0,
             rate: Rate { since: now, ..Rate::default() },
             block_bytes: BLOCK_BYTES_GUESS,
-            spent: 0,
         }
     }
 
@@ -145,8 +144,15 @@ impl Job {
 pub(super) struct Jobs(BTreeMap<JobId, Box<Job>>);
 
 impl Jobs {
-    pub(super) fn start(&mut self, now: Moment, job: JobId, root: Cid, order: Order) {
-        let before = self.0.insert(job, Box::new(Job::new(now, root, order)));
+    pub(super) fn start(
+        &mut self,
+        now: Moment,
+        job: JobId,
+        root: Cid,
+        order: Order,
+        purse: PurseId,
+    ) {
+        let before = self.0.insert(job, Box::new(Job::new(now, root, order, purse)));
         assert!(before.is_none(), "a job's id is its own");
     }
 

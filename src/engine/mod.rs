@@ -19,6 +19,7 @@ mod lean;
 mod pace;
 mod peers;
 mod presence;
+mod purses;
 mod rng;
 mod scheduler;
 mod serving;
@@ -29,7 +30,7 @@ mod withdrawals;
 
 pub use accounts::Account;
 pub use config::EngineConfig;
-pub use interface::{CloseReason, ConnId, Input, JobId, Moment, Order, Output, WantError};
+pub use interface::{CloseReason, ConnId, Input, JobId, Moment, Order, Output, PurseId, WantError};
 pub use rng::Rng;
 pub use snapshot::{JobSnapshot, PeerSnapshot};
 
@@ -43,6 +44,7 @@ use dials::Dials;
 use exchange::Exchange;
 use jobs::Jobs;
 use peers::Peers;
+use purses::Purses;
 use serving::Serving;
 use std::{
     collections::VecDeque,
@@ -76,6 +78,7 @@ pub struct Engine {
     dials: Dials,
     exchange: Exchange,
     jobs: Jobs,
+    purses: Purses,
     wants: Wants,
     serving: Serving,
     accounts: Accounts,
@@ -106,6 +109,7 @@ impl Engine {
             dials: Dials::default(),
             exchange: Exchange::default(),
             jobs: Jobs::default(),
+            purses: Purses::default(),
             wants: Wants::default(),
             serving: Serving::new(config.limit_up_peer),
             accounts: Accounts::new(std::mem::take(&mut config.accounts)),
@@ -121,11 +125,14 @@ impl Engine {
     pub fn handle(&mut self, now: Moment, input: Input) {
         self.now = self.now.max(now);
         match input {
-            Input::JobStarted { job, root, order } => self.on_job_started(job, root, order),
-            Input::Spent { job, cost } => self.on_spent(job, cost),
+            Input::JobStarted { job, root, order, purse } => {
+                self.on_job_started(job, root, order, purse);
+            }
             Input::Want { job, blocks } => self.on_want(job, blocks),
             Input::Unwant { job, blocks } => self.on_unwant(job, &blocks),
             Input::JobEnded { job } => self.on_job_ended(job),
+            Input::Spent { purse, cost } => self.on_spent(purse, cost),
+            Input::PurseClosed { purse } => self.purses.close(purse),
             Input::Address { address, peer, job, keep } => {
                 self.on_address(address, peer, job, keep);
             }
@@ -260,8 +267,8 @@ impl Engine {
 /// were not taken: a model checker knows a state by it.
 impl Hash for Engine {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { config: _, outputs: _, rng, now, timers, peers, dials, jobs, .. } = self;
-        (rng, now, timers, peers, dials, jobs).hash(hasher);
+        let Self { config: _, outputs: _, rng, now, timers, peers, dials, jobs, purses, .. } = self;
+        (rng, now, timers, peers, dials, jobs, purses).hash(hasher);
         let Self { wants, serving, accounts, up, down, inflight_bytes, room_left, .. } = self;
         (wants, serving, accounts, up, down, inflight_bytes, room_left).hash(hasher);
     }

@@ -1,7 +1,7 @@
 //! Connections, one a peer, and what is remembered of peers beyond their connections.
 
 use super::{
-    Bucket, ConnId, JobId, Moment,
+    Bucket, ConnId, Moment, PurseId,
     pace::{self, Mark, Pace},
 };
 use barrow_wire::{Multihash, PeerId};
@@ -47,12 +47,12 @@ pub(super) struct Request {
     /// When it is late, and to be looked after.
     pub late_at: Moment,
     /// Boxed, for few of all cost anything.
-    cost: Option<Box<(JobId, u128)>>,
+    cost: Option<Box<(PurseId, u128)>>,
 }
 
 impl Request {
-    /// What it costs, set aside from the job's budget.
-    pub(super) fn cost(&self) -> Option<(JobId, u128)> {
+    /// What it costs, and which purse it was taken out of.
+    pub(super) fn cost(&self) -> Option<(PurseId, u128)> {
         self.cost.as_deref().copied()
     }
 }
@@ -102,8 +102,8 @@ pub(super) struct Peer {
     stalls: u32,
     /// Blocks that may still come although we no longer want them.
     crossed: u32,
-    /// Of those, the latest that would cost something: which job set how much aside for a byte.
-    late: VecDeque<(Multihash, JobId, u128)>,
+    /// Of those, the latest that would cost something: how much a byte, out of which purse.
+    late: VecDeque<(Multihash, PurseId, u128)>,
     messages: u32,
     messages_at: Moment,
     pub blocks_received: u64,
@@ -158,7 +158,7 @@ impl Peer {
         hash: Multihash,
         bytes: u64,
         patience: Duration,
-        cost: Option<(JobId, u128)>,
+        cost: Option<(PurseId, u128)>,
     ) {
         let idle = self.requests.is_empty();
         if idle {
@@ -300,19 +300,19 @@ impl Peer {
 
     /// A request was taken back: its block may be here already, and being hashed.
     pub(super) fn may_be_late(&mut self, request: &Request) {
-        let Some((job, cost)) = request.cost() else { return };
+        let Some((purse, cost)) = request.cost() else { return };
         // Taken back twice, it is still one block that may be paid for.
         self.late.retain(|(late, ..)| *late != request.hash);
         if self.late.len() >= LATE_MAX {
             self.late.pop_front();
         }
-        self.late.push_back((request.hash, job, cost / u128::from(request.bytes.max(1))));
+        self.late.push_back((request.hash, purse, cost / u128::from(request.bytes.max(1))));
     }
 
-    /// What a block of a request that was taken back costs a byte, and who set it aside.
-    pub(super) fn take_late(&mut self, hash: &Multihash) -> Option<(JobId, u128)> {
+    /// What a block of a request that was taken back costs a byte, out of which purse.
+    pub(super) fn take_late(&mut self, hash: &Multihash) -> Option<(PurseId, u128)> {
         let at = self.late.iter().position(|(late, ..)| late == hash)?;
-        self.late.remove(at).map(|(_, job, price)| (job, price))
+        self.late.remove(at).map(|(_, purse, price)| (purse, price))
     }
 
     /// Whether a block that comes may be one whose wish was taken back.

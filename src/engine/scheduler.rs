@@ -1,7 +1,7 @@
 //! Whom to ask for which block: the optimal peer, how far ahead, and what to do about late ones.
 
 use super::{
-    ConnId, Engine, JobId, Timer, WantError,
+    ConnId, Engine, Timer,
     peers::Peer,
     wants::{Knows, OWNERS_MAX, Want},
 };
@@ -73,7 +73,7 @@ impl Engine {
             let Some(want) = self.wants.get(&hash) else { continue };
             let best = self.best_peer(want, &waiting, rate_unknown, None);
             let Some((conn, bytes)) = best else {
-                self.refuse_if_dear(&hash);
+                self.pass_over_the_dear(&hash);
                 continue;
             };
             let room = self.peers.get(conn).is_some_and(|peer| peer.has_room(self.now));
@@ -136,36 +136,23 @@ impl Engine {
         jobs.map(|job| job.block_bytes).max().unwrap_or(1)
     }
 
-    /// The job that can pay for a block, with what it costs in price times bytes.
-    pub(super) fn payer(&self, want: &Want, price: u64, bytes: u64) -> Option<(JobId, u128)> {
-        if price > self.config.price_max {
-            return None;
-        }
-        let cost = u128::from(price) * u128::from(bytes);
-        let budget = u128::from(self.config.budget) << 20;
-        want.jobs.iter().find_map(|id| {
-            let job = self.jobs.get(*id)?;
-            (cost == 0 || job.spent + cost <= budget).then_some((*id, cost))
-        })
-    }
-
-    /// Ends a want that can be had only for more than its jobs may spend.
-    fn refuse_if_dear(&mut self, hash: &Multihash) {
+    /// Whoever has a block for more than may still be spent counts as one that has it not: others
+    /// are looked for.
+    fn pass_over_the_dear(&mut self, hash: &Multihash) {
         let Some(want) = self.wants.get(hash) else { return };
-        let bytes = self.bytes_guess(want);
-        let dear = want.holders().iter().all(|holder| match holder.knows() {
-            Knows::Has { len, .. } => {
-                let price = self.peers.get(holder.conn).and_then(|peer| peer.price).unwrap_or(0);
-                let bytes = if len == 0 { bytes } else { u64::from(len) };
-                self.payer(want, price, bytes).is_none()
-            }
-            Knows::Asked { .. } => false,
-            Knows::Not | Knows::Bad => true,
+        let guess = self.bytes_guess(want);
+        let dear = want.holders().iter().filter(|holder| {
+            let Knows::Has { len, .. } = holder.knows() else { return false };
+            let price = self.peers.get(holder.conn).and_then(|peer| peer.price).unwrap_or(0);
+            let bytes = if len == 0 { guess } else { u64::from(len) };
+            self.payer(want, price, bytes).is_none()
         });
-        if dear {
-            for id in want.jobs.clone() {
-                self.fail(hash, id, WantError::OverBudget);
-            }
+        let dear: Vec<ConnId> = dear.map(|holder| holder.conn).collect();
+        for conn in &dear {
+            self.wants.too_dear(hash, *conn);
+        }
+        if !dear.is_empty() {
+            self.recheck(&[*hash]);
         }
     }
 
@@ -175,10 +162,8 @@ impl Engine {
         let Some(want) = self.wants.get(hash) else { return };
         let price = self.peers.get(conn).and_then(|peer| peer.price).unwrap_or(0);
         let cost = self.payer(want, price, bytes).filter(|(_, cost)| *cost > 0);
-        if let Some((id, cost)) = cost
-            && let Some(job) = self.jobs.get_mut(id)
-        {
-            job.spent += cost;
+        if let Some((purse, cost)) = cost {
+            self.purses.take(purse, cost);
         }
         let now = self.now;
         let Some(peer) = self.peers.get_mut(conn) else { return };

@@ -68,7 +68,7 @@ pub struct JobSnapshot {
     pub complete_peers: usize,
     /// Connected peers that delivered some of it.
     pub sources: Vec<PeerId>,
-    /// What it cost so far, in units of price, rounded up.
+    /// What its download cost so far, in units of price, rounded up.
     pub spent: u64,
 }
 
@@ -118,7 +118,10 @@ impl Engine {
                 .iter()
                 .filter_map(|conn| self.peers.get(*conn).map(|peer| peer.id))
                 .collect(),
-            spent: u64::try_from(job.spent.div_ceil(1 << 20)).unwrap_or(u64::MAX),
+            spent: self
+                .purses
+                .taken(job.purse)
+                .map_or(0, |taken| u64::try_from(taken.div_ceil(1 << 20)).unwrap_or(u64::MAX)),
         });
         all.collect()
     }

@@ -154,7 +154,8 @@ pub(super) struct Wants {
 }
 
 impl Wants {
-    /// A job wants a block. Returns whether it is new here.
+    /// A job wants a block. Returns whether peers are to be asked for it: it is new here, or was
+    /// too dear for those who wanted it before.
     pub(super) fn add(
         &mut self,
         now: Moment,
@@ -169,9 +170,9 @@ impl Wants {
             Order::Sequential => false,
             Order::Bulk => true,
         };
-        let mut new = false;
+        let mut fresh = false;
         self.wants.entry(hash).or_insert_with(|| {
-            new = true;
+            fresh = true;
             Box::new(Want {
                 jobs: Vec::new(),
                 asked_at: now,
@@ -188,12 +189,16 @@ impl Wants {
             if !want.jobs.contains(&job) {
                 push(&mut want.jobs, job);
             }
+            if std::mem::take(&mut want.dear) {
+                want.holders.retain(|holder| holder.knows() != Knows::Not);
+                fresh = true;
+            }
             // A stream that waits for it takes it out of the crowd.
             if want.bulk && !bulk {
                 (want.bulk, want.sequence) = (false, sequence);
             }
         });
-        new
+        fresh
     }
 
     pub(super) fn get(&self, hash: &Multihash) -> Option<&Want> {

@@ -89,11 +89,8 @@ impl Engine {
     /// A request is over: its bytes are no longer in flight, and its price is paid or free again.
     pub(super) fn settle_request(&mut self, request: &Request, delivered: bool) {
         self.inflight_bytes -= request.bytes;
-        if let Some((id, cost)) = request.cost()
-            && !delivered
-            && let Some(job) = self.jobs.get_mut(id)
-        {
-            job.spent -= cost;
+        if let Some((purse, cost)) = request.cost().filter(|_| !delivered) {
+            self.purses.put_back(purse, cost);
         }
     }
 }

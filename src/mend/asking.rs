@@ -69,7 +69,8 @@ impl Mender {
     ) -> Result<bool, GetError> {
         let (now, mut new) = (Instant::now(), Vec::new());
         for &place in places {
-            let Some(hash) = wish.hashes[place].filter(|hash| !self.failed.contains(hash)) else {
+            let Some(hash) = wish.hashes[place].filter(|hash| !self.failed.contains_key(hash))
+            else {
                 continue;
             };
             if let Entry::Vacant(entry) = self.asked.entry(hash) {
@@ -143,7 +144,7 @@ impl Mender {
             if !lacking.is_empty() && !enough {
                 match self.ask(&mut wish, &lacking) {
                     // Its reader hears of that once it comes to it, and gets what is before it.
-                    Err(GetError::Erasure(_)) => break,
+                    Err(GetError::Erasure(_) | GetError::OverBudget) => break,
                     asked => asked?,
                 };
             }
@@ -248,8 +249,8 @@ impl Mender {
                 Arrival::Failed { error: WantError::Cancelled, .. } => {
                     return Err(GetError::Cancelled);
                 }
-                Arrival::Failed { hash, .. } => {
-                    self.failed.insert(hash);
+                Arrival::Failed { hash, error } => {
+                    self.failed.insert(hash, error);
                     if let Some(asked) = self.asked.remove(&hash) {
                         self.slots[asked.place].note_late(asked.stripe);
                     }

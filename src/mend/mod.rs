@@ -21,6 +21,7 @@ use waiting::Waiting;
 
 use crate::{
     disk::DatasetId,
+    engine::WantError,
     erasure::{Code, List, Manifest, Nodes, Stripe},
     network_store::{NetworkStore, Retrieval},
     store_stream::{BlockSource, GetError, Scope},
@@ -85,7 +86,7 @@ pub struct Mender {
     retrieval: Option<Retrieval>,
     /// What peers were asked for and did not bring yet.
     asked: HashMap<Multihash, Asked>,
-    failed: HashSet<Multihash>,
+    failed: HashMap<Multihash, WantError>,
     /// Shards that came, and were not read yet.
     hand: Arc<Hand>,
     /// How punctual each place is.
@@ -113,6 +114,7 @@ impl Mender {
         scope: Scope,
         dataset: Option<DatasetId>,
     ) -> Result<Self, GetError> {
+        let store = store.for_one_download();
         let mut blocks = BlockSource::new(store.clone(), cid, scope);
         let manifest = Arc::new(Manifest::decode(&blocks.block(&cid)?)?);
         mending.learn(&manifest.root, cid);
@@ -130,7 +132,7 @@ impl Mender {
             lists: VecDeque::new(),
             retrieval: None,
             asked: HashMap::new(),
-            failed: HashSet::new(),
+            failed: HashMap::new(),
             hand: Arc::default(),
             is_patient: false,
             rows: None,
@@ -248,7 +250,7 @@ impl Mender {
     /// `false`.
     ///
     /// # Errors
-    /// [`ErasureError::StripeLost`], or the store's.
+    /// [`ErasureError::StripeLost`], [`GetError::OverBudget`], or the store's.
     pub fn obtain(
         &mut self,
         number: u64,
@@ -312,7 +314,12 @@ impl Mender {
         Ok(Wish { number, stripe, hashes, here, given_up: HashSet::new() })
     }
 
+    /// Why a stripe cannot be had: what costs too much is not lost.
     fn lost(&self, wish: &Wish) -> GetError {
+        let mut errors = wish.hashes.iter().flatten().filter_map(|hash| self.failed.get(hash));
+        if errors.any(|error| *error == WantError::OverBudget) {
+            return GetError::OverBudget;
+        }
         let needed = self.manifest.shape.data();
         let (stripe, had) = (wish.number, wish.count());
         GetError::Erasure(ErasureError::StripeLost { stripe, had, needed })
@@ -325,7 +332,7 @@ impl Mender {
     }
 
     fn has_failed(&self, wish: &Wish, place: usize) -> bool {
-        wish.hashes[place].is_none_or(|hash| self.failed.contains(&hash))
+        wish.hashes[place].is_none_or(|hash| self.failed.contains_key(&hash))
     }
 
     fn asked_none(&self, wish: &Wish, places: &[usize]) -> bool {

@@ -15,7 +15,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn pin_for(&self, cid: &Cid, seconds: u64) -> Result<bool, StoreError> {
-        self.0.disk.pin_until(cid, crate::clock::unix_seconds().saturating_add(seconds))
+        self.inner.disk.pin_until(cid, crate::clock::unix_seconds().saturating_add(seconds))
     }
 
     /// No longer keeps a dataset; `false` if there is none.
@@ -24,7 +24,7 @@ impl Node {
     /// If it cannot be written.
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
         self.withdraw(cid)?;
-        self.0.disk.set_pinned(cid, false)
+        self.inner.disk.set_pinned(cid, false)
     }
 
     /// Removes a dataset and what only it has; `None` if there is none.
@@ -33,7 +33,7 @@ impl Node {
     /// If it cannot be written.
     pub fn remove(&self, cid: &Cid) -> Result<Option<Removed>, StoreError> {
         self.withdraw(cid)?;
-        self.0.disk.remove_dataset(cid)
+        self.inner.disk.remove_dataset(cid)
     }
 
     /// Removes what is not pinned, or no longer.
@@ -41,7 +41,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn gc(&self) -> Result<Removed, StoreError> {
-        self.0.disk.gc()
+        self.inner.disk.gc()
     }
 
     /// All datasets, the oldest first.
@@ -49,7 +49,7 @@ impl Node {
     /// # Errors
     /// If the index cannot be read.
     pub fn datasets(&self) -> Result<Vec<Dataset>, StoreError> {
-        self.0.disk.datasets()
+        self.inner.disk.datasets()
     }
 
     /// The dataset of this root, if it is whole.
@@ -57,7 +57,7 @@ impl Node {
     /// # Errors
     /// If the index cannot be read.
     pub fn dataset(&self, cid: &Cid) -> Result<Option<Dataset>, StoreError> {
-        self.0.disk.dataset(cid)
+        self.inner.disk.dataset(cid)
     }
 
     /// Hashes all that is stored, and looks which datasets lack something, found damaged now or
@@ -69,12 +69,12 @@ impl Node {
         &self,
         progress: &mut dyn FnMut(&VerifyReport) -> bool,
     ) -> Result<VerifyReport, StoreError> {
-        let mut report = self.0.disk.verify(progress)?;
+        let mut report = self.inner.disk.verify(progress)?;
         if report.is_index_damaged {
             return Ok(report);
         }
         // The writer forgets what is damaged in its own time; only then it is seen to lack.
-        self.0.disk.sync()?;
+        self.inner.disk.sync()?;
         for dataset in self.datasets()? {
             if !self.is_whole(&dataset)? {
                 report.incomplete.push(dataset.info.root);

@@ -15,12 +15,12 @@ impl Node {
         &self,
         look: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Option<T> {
-        self.0.reactor.inspect(look)
+        self.inner.reactor.inspect(look)
     }
 
     /// What peers and it owe each other.
     pub fn ledger(&self) -> &Ledger {
-        &self.0.ledger
+        &self.inner.ledger
     }
 }
 

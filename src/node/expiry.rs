@@ -45,7 +45,7 @@ impl Node {
     }
 
     fn remove_expired(&self, now: u64) -> Result<(), crate::disk::StoreError> {
-        let expired = self.0.disk.expired(now)?;
+        let expired = self.inner.disk.expired(now)?;
         if expired.is_empty() {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl Node {
             log::info!("the pin of {} has ended", dataset.info.root);
             self.withdraw(&dataset.info.root)?;
         }
-        let removed = self.0.disk.remove_expired(now)?;
+        let removed = self.inner.disk.remove_expired(now)?;
         log::info!("{} blocks removed, {} bytes", removed.blocks, removed.bytes);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 impl Node {
     /// Its counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.0.metrics
+        &self.inner.metrics
     }
 
     /// Whether it does what it promises.
@@ -15,11 +15,11 @@ impl Node {
     /// # Errors
     /// What is wrong.
     pub fn health(&self) -> Result<(), String> {
-        self.0.disk.health()
+        self.inner.disk.health()
     }
 
     /// What was answered while this had another value may be untrue by now.
     pub fn changes(&self) -> u64 {
-        self.0.disk.changes()
+        self.inner.disk.changes()
     }
 }

@@ -228,7 +228,7 @@ impl Node {
     /// The job that keeps a dataset, or a slot of it: one that is open already, or a new one,
     /// which waits for [`Self::run_pin`].
     pub fn begin_pin(&self, cid: &Cid, slot: Option<Slot>) -> Arc<PinTransfer> {
-        self.0.pins.begin(cid, slot, || PinTransfer::new(self.0.store.number_job(), *cid, slot))
+        self.inner.pins.begin(cid, slot, || PinTransfer::new(self.store.number_job(), *cid, slot))
     }
 
     /// Does it on the caller's thread, or waits for whoever does it. `each` is told of progress,
@@ -242,7 +242,7 @@ impl Node {
         each: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
         loop {
-            if self.0.pins.claim(pin) {
+            if self.inner.pins.claim(pin) {
                 return self.run_claimed(pin, each);
             }
             match pin.status() {
@@ -256,7 +256,7 @@ impl Node {
                 }
                 // Why is known to whoever did it; here it is found out again.
                 TransferStatus::Failed(_) => return self.pin_once(pin, each),
-                TransferStatus::Active | TransferStatus::Waiting => self.0.pins.watch(),
+                TransferStatus::Active | TransferStatus::Waiting => self.inner.pins.watch(),
             }
             if !each(&pin.progress()) {
                 return Err(GetError::Cancelled);
@@ -270,13 +270,13 @@ impl Node {
         each: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
         let done = self.pin_once(pin, &mut |progress| {
-            self.0.pins.note(pin, progress);
+            self.inner.pins.note(pin, progress);
             each(progress) && !pin.cancelled.load(Ordering::Relaxed)
         });
         if let Ok(done) = &done {
             pin.state.lock().progress = FetchProgress { bytes_left: Some(0), ..*done };
         }
-        self.0.pins.set(pin, TransferStatus::of(&done));
+        self.inner.pins.set(pin, TransferStatus::of(&done));
         done
     }
 
@@ -288,10 +288,24 @@ impl Node {
         if pin.cancelled.load(Ordering::Relaxed) {
             return Err(GetError::Cancelled);
         }
-        if pin.slot.is_some() || self.manifest(&pin.cid, super::Scope::Network)?.is_some() {
-            return self.pin_protected(&pin.cid, pin.slot, progress);
-        }
-        self.pin_plain(&pin.cid, pin.progress().spent, progress)
+        let purse = self.store.purse();
+        purse.go_on_from(pin.progress().spent);
+        let node = Self { inner: self.inner.clone(), store: self.store.paying_from(purse.clone()) };
+        let priced = |done: &FetchProgress| match node.inner.pays {
+            true => {
+                let spent = purse.spent().unwrap_or_else(|| pin.progress().spent);
+                FetchProgress { spent, ..*done }
+            }
+            false => *done,
+        };
+        let each = &mut |done: &FetchProgress| progress(&priced(done));
+        let done = match pin.slot {
+            None if node.manifest(&pin.cid, super::Scope::Network)?.is_none() => {
+                node.pin_plain(&pin.cid, each)
+            }
+            slot => node.pin_protected(&pin.cid, slot, each),
+        };
+        done.map(|done| priced(&done))
     }
 
     /// Goes on with the pins that were under way when the node was last stopped, one after the
@@ -300,7 +314,7 @@ impl Node {
     /// # Errors
     /// If there is no thread for it.
     pub fn resume_pins(&self) -> io::Result<()> {
-        let mut pins: VecDeque<Arc<PinTransfer>> = self.0.pins.all().into();
+        let mut pins: VecDeque<Arc<PinTransfer>> = self.inner.pins.all().into();
         if pins.is_empty() {
             return Ok(());
         }
@@ -308,16 +322,16 @@ impl Node {
         let run = move || {
             while let Some(pin) = pins.pop_front() {
                 // A client may have asked for it again, and have it done.
-                if !node.0.pins.claim(&pin) {
+                if !node.inner.pins.claim(&pin) {
                     continue;
                 }
                 log::info!("going on with the pin of {}", pin.cid);
                 match node.run_claimed(&pin, &mut |_| true) {
                     Ok(_) => log::info!("{} is pinned", pin.cid),
                     Err(GetError::NotFound | GetError::Timeout) => {
-                        node.0.pins.set(&pin, TransferStatus::Waiting);
+                        node.inner.pins.set(&pin, TransferStatus::Waiting);
                         pins.push_back(pin);
-                        if node.0.pins.stops_within(RETRY_INTERVAL) {
+                        if node.inner.pins.stops_within(RETRY_INTERVAL) {
                             return;
                         }
                     }
@@ -330,22 +344,22 @@ impl Node {
 
     /// The pin of this number, also one that ended lately.
     pub fn pin_transfer(&self, job: JobId) -> Option<Arc<PinTransfer>> {
-        self.0.pins.get(job)
+        self.inner.pins.get(job)
     }
 
     /// Ends a pin at its next step, and one that waits at once.
     pub(super) fn cancel_pin(&self, pin: &PinTransfer) {
         pin.cancelled.store(true, Ordering::Relaxed);
-        match self.0.pins.claim(pin) {
-            true => self.0.pins.set(pin, TransferStatus::Cancelled),
-            false => self.0.store.cancel(&pin.cid, true),
+        match self.inner.pins.claim(pin) {
+            true => self.inner.pins.set(pin, TransferStatus::Cancelled),
+            false => self.store.cancel(&pin.cid, true),
         }
     }
 
     /// Tells that a stop is at hand: pins that end from now on are gone on with after the next
     /// start.
     pub fn prepare_stop(&self) {
-        self.0.pins.freeze();
+        self.inner.pins.freeze();
     }
 }
 

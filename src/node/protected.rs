@@ -39,7 +39,7 @@ impl Node {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
         let profile = options.profile;
-        let (disk, pool, workers) = (&self.0.disk, &self.0.pool, &self.0.workers);
+        let (disk, pool, workers) = (&self.inner.disk, &self.inner.pool, &self.inner.workers);
         self.finish_put(options, |dataset| {
             let mut protector = Protector::new(shape, pool, workers);
             let mut leaf = |cid: Cid, block: &Block| {
@@ -81,8 +81,12 @@ impl Node {
                 continue;
             }
             let hash = cid.multihash().ok_or_else(|| ProtectError::Lacks(cid.into()))?;
-            let block =
-                self.0.disk.get(&hash)?.ok_or_else(|| ProtectError::Lacks(cid.into()))?.into_data();
+            let block = self
+                .inner
+                .disk
+                .get(&hash)?
+                .ok_or_else(|| ProtectError::Lacks(cid.into()))?
+                .into_data();
             protector.node(cid);
             let links = dag::links(&cid, &block).map_err(ProtectError::Malformed)?;
             todo.extend(links.into_iter().rev());
@@ -98,7 +102,7 @@ impl Node {
     ) -> Result<Stored, PutError> {
         let protect = options.protect;
         self.finish_put(options, |dataset| {
-            let (root, size) = fill(&mut |block| self.0.disk.put(block, Some(dataset)))?;
+            let (root, size) = fill(&mut |block| self.inner.disk.put(block, Some(dataset)))?;
             match protect {
                 None => Ok((root, root, size)),
                 Some(shape) => {
@@ -116,8 +120,8 @@ impl Node {
         shape: Shape,
         dataset: DatasetId,
     ) -> Result<Cid, ImportError> {
-        let protector = Protector::new(shape, &self.0.pool, &self.0.workers);
-        Ok(protect_stored(protector, &self.0.disk, root, size, dataset)?)
+        let protector = Protector::new(shape, &self.inner.pool, &self.inner.workers);
+        Ok(protect_stored(protector, &self.inner.disk, root, size, dataset)?)
     }
 
     /// Makes a dataset of what `fill` stores; it gives the CID, the plain root and the size.
@@ -126,7 +130,7 @@ impl Node {
         options: PutOptions,
         fill: impl FnOnce(DatasetId) -> Result<(Cid, Cid, u64), ImportError>,
     ) -> Result<Stored, PutError> {
-        let disk = &self.0.disk;
+        let disk = &self.inner.disk;
         let dataset = disk.begin_dataset()?;
         let (cid, root, size) = match fill(dataset) {
             Ok(filled) => filled,
@@ -169,7 +173,7 @@ impl Node {
     /// # Errors
     /// If some of it is not here, or it cannot be written.
     pub fn protect(&self, root: &Cid, shape: Shape) -> Result<Stored, PutError> {
-        let known = self.0.disk.dataset(root)?;
+        let known = self.inner.disk.dataset(root)?;
         let size = match &known {
             Some(dataset) => dataset.info.size,
             None => self.content_size(root).map_err(|_| {
@@ -209,10 +213,10 @@ impl Node {
         scope: Scope,
     ) -> Result<Option<Resolved>, GetError> {
         let Some(manifest) = self.manifest(cid, scope)? else { return Ok(None) };
-        self.0.mending.learn(&manifest.root, *cid);
+        self.inner.mending.learn(&manifest.root, *cid);
         // What protects a manifest protects no file: that one is data as it is.
         let resolved = self.resolve_as_it_is(&manifest.root, path, scope)?;
-        self.0.mending.learn(&resolved.cid, *cid);
+        self.inner.mending.learn(&resolved.cid, *cid);
         Ok(Some(resolved))
     }
 
@@ -222,7 +226,7 @@ impl Node {
         scope: Scope,
         dataset: Option<DatasetId>,
     ) -> Result<Mender, GetError> {
-        Mender::open(self.0.store.clone(), self.0.mending.clone(), *cid, scope, dataset)
+        Mender::open(self.store.clone(), self.inner.mending.clone(), *cid, scope, dataset)
     }
 
     // --- Keeping ---
@@ -246,13 +250,13 @@ impl Node {
         slot: Option<Slot>,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        let known = self.0.disk.dataset(cid)?;
-        let dataset = self.0.disk.begin_dataset()?;
+        let known = self.inner.disk.dataset(cid)?;
+        let dataset = self.inner.disk.begin_dataset()?;
         let kept = self.keep(cid, slot, dataset, progress);
         let (done, manifest) = match kept {
             Ok(kept) => kept,
             Err(error) => {
-                self.0.disk.abandon_dataset(dataset);
+                self.inner.disk.abandon_dataset(dataset);
                 return Err(error);
             }
         };
@@ -279,7 +283,7 @@ impl Node {
         dataset: DatasetId,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<(FetchProgress, Manifest), GetError> {
-        let ahead = self.0.config.limits.window_bytes_max as u64;
+        let ahead = self.inner.config.limits.window_bytes_max as u64;
         let mut mender =
             self.mender(cid, Scope::Network, Some(dataset))?.with_ahead(ahead).with_patience();
         let manifest = Manifest::clone(mender.manifest());
@@ -293,7 +297,7 @@ impl Node {
                 stripe.shards(manifest.shape).filter(|(place, _)| places.contains(place)).collect();
             let own: Vec<usize> = shards.iter().map(|(place, _)| *place).collect();
             mender.obtain(number, &own, &mut |_| progress(&done))?;
-            self.0.disk.reference(dataset, shards.iter().map(|(_, hash)| *hash).collect());
+            self.inner.disk.reference(dataset, shards.iter().map(|(_, hash)| *hash).collect());
             done.blocks += shards.len() as u64;
             done.bytes_fetched += (shards.len() * stripe.longest()) as u64;
             done.bytes_here = done.bytes_fetched;
@@ -319,7 +323,7 @@ impl Node {
             if let Some(hash) = cid.multihash() {
                 // What was fetched for reading is in the store; this makes it the dataset's.
                 let block = Block::from_store(hash, block);
-                self.0.disk.put(block, Some(dataset));
+                self.inner.disk.put(block, Some(dataset));
             }
             Ok(())
         };
@@ -347,7 +351,7 @@ impl Node {
         cid: &Cid,
         progress: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
-        let known = self.0.disk.dataset(cid)?;
+        let known = self.inner.disk.dataset(cid)?;
         let slot = known.and_then(|dataset| dataset.info.protection).and_then(|p| p.slot);
         match slot {
             Some(slot) => self.pin_protected(cid, Some(slot), progress),
@@ -423,13 +427,13 @@ impl Node {
                 continue;
             }
             if cid.codec() == Codec::Raw {
-                let presence = self.0.disk.presence(&[hash])?;
+                let presence = self.inner.disk.presence(&[hash])?;
                 if presence.contains(&barrow_wire::Presence::DontHave) {
                     return Ok(true);
                 }
                 continue;
             }
-            let Some(block) = self.0.disk.get(&hash)? else { return Ok(true) };
+            let Some(block) = self.inner.disk.get(&hash)? else { return Ok(true) };
             todo.extend(dag::links(&cid, block.data()).unwrap_or_default());
         }
         Ok(false)

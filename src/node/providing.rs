@@ -19,18 +19,18 @@ impl Node {
         info: DatasetInfo,
     ) -> Result<(), StoreError> {
         let names = names(&info);
-        self.0.disk.finish_dataset(dataset, info)?;
-        names.iter().for_each(|name| self.0.discovery.announce(name));
+        self.inner.disk.finish_dataset(dataset, info)?;
+        names.iter().for_each(|name| self.inner.discovery.announce(name));
         Ok(())
     }
 
     /// No longer tells others of a dataset, except for what another one has too.
     pub(super) fn withdraw(&self, cid: &Cid) -> Result<(), StoreError> {
-        let Some(dataset) = self.0.disk.dataset(cid)? else { return Ok(()) };
+        let Some(dataset) = self.inner.disk.dataset(cid)? else { return Ok(()) };
         for name in names(&dataset.info) {
-            let other = if name == *cid { None } else { self.0.disk.dataset(&name)? };
+            let other = if name == *cid { None } else { self.inner.disk.dataset(&name)? };
             if !other.is_some_and(|other| other.info.pinned) {
-                self.0.discovery.withdraw(&name);
+                self.inner.discovery.withdraw(&name);
             }
         }
         Ok(())

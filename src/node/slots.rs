@@ -142,15 +142,15 @@ impl Keeper for Slots {
 impl Node {
     /// Starts to keep slots for the peers on the allow-list, if there are any.
     pub(super) fn keep_slots(&self) -> io::Result<()> {
-        if self.0.config.allow_peers.is_empty() {
+        if self.inner.config.allow_peers.is_empty() {
             return Ok(());
         }
         let node = self.clone();
         let run = move || {
-            while let Some(asked) = node.0.slots.next() {
+            while let Some(asked) = node.inner.slots.next() {
                 let state = node.keep_for(&asked);
                 node.tell(&asked, state);
-                node.0.slots.state.lock().asked.pop_front();
+                node.inner.slots.state.lock().asked.pop_front();
             }
         };
         std::thread::Builder::new().name("slots".into()).spawn(run).map(|_| ())
@@ -158,7 +158,7 @@ impl Node {
 
     fn tell(&self, asked: &Asked, state: SlotState) {
         let message = asked.answer(state);
-        self.0.reactor.send(Input::TellSlot { peer: asked.peer, message });
+        self.inner.reactor.send(Input::TellSlot { peer: asked.peer, message });
     }
 
     /// Fetches what lacks of a slot.
@@ -176,10 +176,10 @@ impl Node {
         let kept = self.pin_slot(manifest, *slot, &mut |_| {
             if told.elapsed() >= NEWS_INTERVAL {
                 told = Instant::now();
-                let waiting = self.0.slots.state.lock().asked.clone();
+                let waiting = self.inner.slots.state.lock().asked.clone();
                 waiting.iter().for_each(|asked| self.tell(asked, SlotState::Fetching));
             }
-            !self.0.slots.state.lock().closed
+            !self.inner.slots.state.lock().closed
         });
         match kept {
             Ok(_) => SlotState::Held,
@@ -192,16 +192,16 @@ impl Node {
 
     /// Whether this slot, or more, is pinned and all of it here.
     fn holds_slot(&self, manifest: &Cid, slot: Slot) -> Result<bool, GetError> {
-        let Some(dataset) = self.0.disk.dataset(manifest)? else { return Ok(false) };
+        let Some(dataset) = self.inner.disk.dataset(manifest)? else { return Ok(false) };
         let Some(protection) = &dataset.info.protection else { return Ok(false) };
         if protection.slot.is_some_and(|own| own != slot) {
             return Ok(false);
         }
         if self.lacks_something(&dataset)? {
-            self.repair(manifest, &mut |_| !self.0.slots.state.lock().closed)?;
+            self.repair(manifest, &mut |_| !self.inner.slots.state.lock().closed)?;
         }
         if !dataset.info.is_kept(u64::MAX) {
-            self.0.disk.set_pinned(manifest, true)?;
+            self.inner.disk.set_pinned(manifest, true)?;
         }
         Ok(true)
     }

@@ -227,13 +227,13 @@ impl Node {
         to: &[PeerId],
         progress: &mut dyn FnMut(&Spread) -> bool,
     ) -> Result<Spread, SpreadError> {
-        let allowed = &self.0.config.allow_peers;
+        let allowed = &self.inner.config.allow_peers;
         if let Some(stranger) = to.iter().find(|peer| !allowed.contains(peer)) {
             return Err(SpreadError::NotAllowed(*stranger));
         }
         let mut peers: Vec<PeerId> = Vec::new();
         for peer in if to.is_empty() { allowed } else { to } {
-            if *peer != self.0.peer_id && !peers.contains(peer) {
+            if *peer != self.inner.peer_id && !peers.contains(peer) {
                 peers.push(*peer);
             }
         }
@@ -242,22 +242,22 @@ impl Node {
         }
         let manifest: Manifest =
             self.manifest(cid, Scope::Network)?.ok_or(SpreadError::NotProtected)?;
-        let before = self.0.spreads.of(cid);
+        let before = self.inner.spreads.of(cid);
         let mut spread = assign(*cid, manifest.shape, &peers, before.as_ref());
-        self.0.spreads.remember(&spread);
+        self.inner.spreads.remember(&spread);
         let holds = |peer: &PeerId| spread.holders.iter().any(|holder| holder.peer == *peer);
         let spares = peers.iter().copied().filter(|peer| !holds(peer)).collect();
         let done = self.ask_holders(&mut spread, spares, progress);
         for holder in &spread.holders {
-            self.0.slots.forget(&(holder.peer, *cid, holder.slot));
+            self.inner.slots.forget(&(holder.peer, *cid, holder.slot));
         }
-        self.0.spreads.remember(&spread);
+        self.inner.spreads.remember(&spread);
         done.map(|()| spread)
     }
 
     /// Who was last asked to hold the slots of a dataset, and what they said then.
     pub fn last_spread(&self, cid: &Cid) -> Option<Spread> {
-        self.0.spreads.of(cid)
+        self.inner.spreads.of(cid)
     }
 
     fn ask_holders(
@@ -284,7 +284,7 @@ impl Node {
                 HolderState::Unreachable | HolderState::Refused | HolderState::Failed => {
                     let holder = &mut spread.holders[open.at];
                     let Some(spare) = spares.pop_front() else { return false };
-                    self.0.slots.forget(&(holder.peer, spread.cid, holder.slot));
+                    self.inner.slots.forget(&(holder.peer, spread.cid, holder.slot));
                     (holder.peer, holder.state) = (spare, HolderState::Unreachable);
                     *open = Open { at: open.at, since: Instant::now(), is_asked: false };
                     true
@@ -296,7 +296,7 @@ impl Node {
             if open.is_empty() {
                 return Ok(());
             }
-            self.0.slots.wait(LOOK_INTERVAL);
+            self.inner.slots.wait(LOOK_INTERVAL);
         }
     }
 
@@ -307,20 +307,20 @@ impl Node {
         let question = (holder.peer, spread.cid, holder.slot);
         if !open.is_asked {
             if is_connected {
-                self.0.slots.expect(question);
+                self.inner.slots.expect(question);
                 let message = Message::HoldSlot {
                     manifest: spread.cid,
                     index: slot.index,
                     slots: slot.slots,
                 };
-                self.0.reactor.send(Input::TellSlot { peer: holder.peer, message });
+                self.inner.reactor.send(Input::TellSlot { peer: holder.peer, message });
                 (open.is_asked, open.since) = (true, Instant::now());
                 holder.state = HolderState::Fetching;
             }
             return;
         }
         let (said, heard) =
-            self.0.slots.word(&question).unwrap_or((SlotState::Fetching, open.since));
+            self.inner.slots.word(&question).unwrap_or((SlotState::Fetching, open.since));
         holder.state = match said {
             SlotState::Held => HolderState::Held,
             SlotState::Refused => HolderState::Refused,

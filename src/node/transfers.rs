@@ -140,9 +140,9 @@ impl Node {
     pub fn transfers(&self) -> Vec<Transfer> {
         let jobs = self.inspect(|engine| engine.jobs()).unwrap_or_default();
         let mut all: Vec<Transfer> =
-            self.0.pins.all().iter().map(|pin| Transfer::pin(pin)).collect();
+            self.inner.pins.all().iter().map(|pin| Transfer::pin(pin)).collect();
         let readings: BTreeMap<JobId, Option<Reading>> =
-            self.0.store.retrievals().iter().map(|one| (one.job, one.reading)).collect();
+            self.store.retrievals().iter().map(|one| (one.job, one.reading)).collect();
         for job in &jobs {
             // What is pinned shows as that, whoever reads it meanwhile.
             let mut of_root = all.iter_mut().filter(|one| one.cid == job.root);
@@ -162,12 +162,12 @@ impl Node {
     /// Ends a transfer, and all readers of it if it is a read; gives what it was, or nothing if
     /// there is none.
     pub fn cancel_transfer(&self, job: JobId) -> Option<Transfer> {
-        if let Some(pin) = self.0.pins.get(job) {
+        if let Some(pin) = self.inner.pins.get(job) {
             self.cancel_pin(&pin);
             return Some(Transfer::pin(&pin));
         }
         let read = self.transfers().into_iter().find(|one| one.job == job)?;
-        self.0.store.cancel(&read.cid, false);
+        self.store.cancel(&read.cid, false);
         Some(Transfer { status: TransferStatus::Cancelled, ..read })
     }
 }

@@ -122,13 +122,13 @@ impl Node {
     pub fn start_upkeep(&self) -> io::Result<()> {
         let node = self.clone();
         let thread = std::thread::Builder::new().name("upkeep".into());
-        *self.0.upkeep.thread.lock() = Some(thread.spawn(move || node.keep_up())?);
+        *self.inner.upkeep.thread.lock() = Some(thread.spawn(move || node.keep_up())?);
         Ok(())
     }
 
     /// How far the scrub is.
     pub fn scrub(&self) -> ScrubReport {
-        self.0.upkeep.report.lock().clone()
+        self.inner.upkeep.report.lock().clone()
     }
 
     fn keep_up(&self) {
@@ -136,12 +136,12 @@ impl Node {
         if let Err(error) = rustix::process::setpriority_process(None, 19) {
             log::debug!("the scrub runs at the priority of all: {error}");
         }
-        let upkeep = &self.0.upkeep;
-        let damaged = self.0.disk.damaged();
+        let upkeep = &self.inner.upkeep;
+        let damaged = self.inner.disk.damaged();
         let mut due = Instant::now() + START_DELAY;
         let mut saved = Instant::now();
         let mut retry_due = due;
-        let (interval, mut clock) = (self.0.config.expiry_interval, Clock::new());
+        let (interval, mut clock) = (self.inner.config.expiry_interval, Clock::new());
         let mut expiry_due = Instant::now() + interval;
         loop {
             select! {
@@ -178,11 +178,11 @@ impl Node {
 
     /// Hashes some blocks; gives how long to rest then.
     fn step_scrub(&self) -> Result<Duration, StoreError> {
-        let (rate, rest) = (self.0.config.scrub_rate, self.0.config.scrub_rest);
+        let (rate, rest) = (self.inner.config.scrub_rate, self.inner.config.scrub_rest);
         if rate == 0 {
             return Ok(REST_INTERVAL);
         }
-        let report = &self.0.upkeep.report;
+        let report = &self.inner.upkeep.report;
         if !report.lock().is_running {
             if let Some(pause) = self.rests(rest) {
                 return Ok(pause);
@@ -194,23 +194,23 @@ impl Node {
         }
         self.yield_to_others();
         let after = parse_hash(&report.lock().position);
-        let batch = self.0.disk.blocks_after(after.as_ref(), STEP_BLOCKS)?;
+        let batch = self.inner.disk.blocks_after(after.as_ref(), STEP_BLOCKS)?;
         if batch.is_empty() {
             let mut report = report.lock();
             report.is_running = false;
             report.passes += 1;
             report.finished = crate::clock::unix_seconds();
-            self.0.metrics.scrub_passes_total.add(1);
+            self.inner.metrics.scrub_passes_total.add(1);
             log::info!("{} blocks scrubbed; the next pass is {rest:?} from now", report.blocks);
             return Ok(rest.min(REST_INTERVAL));
         }
         let mut bytes = 0;
         for hash in &batch {
-            let looked = self.0.disk.look_at(hash)?;
+            let looked = self.inner.disk.look_at(hash)?;
             let len = if let Looked::Sound(len) = looked { len as u64 } else { 0 };
             bytes += len.max(BLOCK_BYTES_MIN);
-            self.0.metrics.scrub_blocks_total.add(1);
-            self.0.metrics.scrub_bytes_total.add(len);
+            self.inner.metrics.scrub_blocks_total.add(1);
+            self.inner.metrics.scrub_bytes_total.add(len);
             let mut report = report.lock();
             report.blocks += 1;
             report.bytes += len;
@@ -224,7 +224,7 @@ impl Node {
 
     /// How long no pass is due; none if one is.
     fn rests(&self, rest: Duration) -> Option<Duration> {
-        let report = self.0.upkeep.report.lock();
+        let report = self.inner.upkeep.report.lock();
         // A clock that went back is none to wait for.
         let since =
             crate::clock::unix_seconds().checked_sub(report.finished).map(Duration::from_secs);
@@ -238,20 +238,20 @@ impl Node {
 
     fn yield_to_others(&self) {
         let since = Instant::now();
-        let busy = || self.0.pool.bytes_taken() > self.0.pool.bytes_max() / 4;
-        while busy() && since.elapsed() < YIELD_MAX && !self.0.upkeep.is_stopping() {
+        let busy = || self.inner.pool.bytes_taken() > self.inner.pool.bytes_max() / 4;
+        while busy() && since.elapsed() < YIELD_MAX && !self.inner.upkeep.is_stopping() {
             std::thread::sleep(YIELD_INTERVAL);
         }
     }
 
     /// Tries again what nobody could bring back before.
     fn retry_lost(&self) {
-        let lost: Vec<String> = self.0.upkeep.report.lock().lost.iter().cloned().collect();
+        let lost: Vec<String> = self.inner.upkeep.report.lock().lost.iter().cloned().collect();
         for text in lost {
             match parse_hash(&text) {
-                Some(hash) if !self.0.upkeep.is_stopping() => self.bring_back(&hash),
+                Some(hash) if !self.inner.upkeep.is_stopping() => self.bring_back(&hash),
                 Some(_) => {}
-                None => drop(self.0.upkeep.report.lock().lost.remove(&text)),
+                None => drop(self.inner.upkeep.report.lock().lost.remove(&text)),
             }
         }
     }
@@ -259,13 +259,13 @@ impl Node {
     /// Brings a damaged block back, or names it among the lost ones.
     fn bring_back(&self, hash: &Multihash) {
         let healed = self.heal_block(hash);
-        let mut report = self.0.upkeep.report.lock();
+        let mut report = self.inner.upkeep.report.lock();
         let name = name_of(hash);
         match healed {
             Ok(Healed::Back) => {
                 report.healed += 1;
                 report.lost.remove(&name);
-                self.0.metrics.store_healed_total.add(1);
+                self.inner.metrics.store_healed_total.add(1);
                 log::info!("block {name} is whole again");
             }
             Ok(Healed::Needless) => drop(report.lost.remove(&name)),
@@ -276,9 +276,9 @@ impl Node {
                 }
             }
         }
-        self.0.metrics.store_lost.set(report.lost.len() as u64);
+        self.inner.metrics.store_lost.set(report.lost.len() as u64);
         drop(report);
-        self.0.upkeep.save();
+        self.inner.upkeep.save();
     }
 
     /// Makes one block of the kept datasets whole again: from peers, or from parity. The one way
@@ -288,18 +288,18 @@ impl Node {
     /// If nobody has it, and too little of its stripe is left.
     fn heal_block(&self, hash: &Multihash) -> Result<Healed, GetError> {
         // The writer forgets what is damaged in its own time.
-        self.0.disk.sync()?;
-        if self.0.disk.presence(&[*hash])? != [Presence::DontHave] {
+        self.inner.disk.sync()?;
+        if self.inner.disk.presence(&[*hash])? != [Presence::DontHave] {
             return Ok(Healed::Back);
         }
-        let mut datasets = self.0.disk.datasets_of(hash)?;
+        let mut datasets = self.inner.disk.datasets_of(hash)?;
         // Those with parity first: they need no peer.
         datasets.sort_by_key(|dataset| dataset.info.protection.is_none());
         let mut failed = None;
         for dataset in &datasets {
             match self.fetch_again(dataset, hash) {
                 Ok(()) => {
-                    self.0.disk.sync()?;
+                    self.inner.disk.sync()?;
                     return Ok(Healed::Back);
                 }
                 Err(error) => failed = failed.or(Some(error)),
@@ -314,14 +314,14 @@ impl Node {
         // What is protected is rebuilt by its plain root, which leads to the parity.
         let root = protection.map_or(info.root, |protection| protection.root);
         if let Some(protection) = protection {
-            self.0.mending.learn(&protection.root, info.root);
+            self.inner.mending.learn(&protection.root, info.root);
         }
         let mut source = self.source(&root, Scope::Network);
         let fetched = self.wait_for(&mut source, &Cid::v1(Codec::Raw, *hash));
         match fetched {
             // Of a parity shard the whole dataset's repair knows how it is made.
             Err(GetError::NotFound | GetError::Timeout) if protection.is_some() => {
-                let stops = || self.0.upkeep.is_stopping();
+                let stops = || self.inner.upkeep.is_stopping();
                 self.repair(&info.root, &mut |_| !stops()).map(drop)
             }
             fetched => fetched,
@@ -331,8 +331,8 @@ impl Node {
     fn wait_for(&self, source: &mut BlockSource, cid: &Cid) -> Result<(), GetError> {
         let mut waited = Duration::ZERO;
         // The Engine has the true limits; this one is for a node that nobody answers.
-        let limit = self.0.config.fetch_timeout * 2;
-        while waited < limit && !self.0.upkeep.is_stopping() {
+        let limit = self.inner.config.fetch_timeout * 2;
+        while waited < limit && !self.inner.upkeep.is_stopping() {
             let deadline = Instant::now() + STOP_INTERVAL;
             let poll = |waker: &std::task::Waker| source.poll_block(cid, Vec::new, waker);
             if let Some(answer) = wait_until(deadline, poll) {
@@ -340,7 +340,7 @@ impl Node {
             }
             waited += STOP_INTERVAL;
         }
-        Err(if self.0.upkeep.is_stopping() { GetError::Cancelled } else { GetError::Timeout })
+        Err(if self.inner.upkeep.is_stopping() { GetError::Cancelled } else { GetError::Timeout })
     }
 }
 

@@ -66,6 +66,8 @@ struct Reactor {
     scratch: Vec<u8>,
     /// Handshakes that others have begun of late.
     begun: Begun,
+    /// When the system, which had no more descriptors, is asked for connections again.
+    accept_again: Option<Moment>,
     stopping: bool,
 }
 
@@ -86,6 +88,7 @@ impl Reactor {
             for event in &events {
                 self.on_readiness(event);
             }
+            self.accept_late();
             self.take_completions();
             self.take_commands();
             for _ in 0..self.ready.len() {
@@ -111,7 +114,8 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let deadlines = self.connections.values().filter_map(deadline);
-        let next = deadlines.chain(self.parts.engine.next_timeout()).min()?;
+        let next =
+            deadlines.chain(self.parts.engine.next_timeout()).chain(self.accept_again).min()?;
         // Poll counts whole milliseconds downwards; one more avoids spinning before the moment.
         let wait = next.0.saturating_sub(self.now().0);
         Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })

@@ -22,6 +22,9 @@ const CONNECTIONS_PER_IP_MAX: usize = 8;
 /// Accepts of one listener before connections get their turn.
 const ACCEPTS_MAX: usize = 64;
 
+/// The system had no descriptor left for a connection: others may have closed theirs after so long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
 /// When others began handshakes, as far back as matters.
 #[derive(Default)]
 pub(super) struct Begun(VecDeque<Moment>);
@@ -49,14 +52,24 @@ impl Reactor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Out of descriptors, most likely; the next event on the listener tries again.
+                    // Out of descriptors, most likely. Edge-triggered: who waits now is not told
+                    // of again.
                     log::warn!("cannot accept a peer: {error}");
+                    self.accept_again = Some(self.now().after(ACCEPT_AGAIN));
                     return;
                 }
             }
         }
         // Edge-triggered: the rest of the backlog will not be told of again.
         self.bell.ring();
+    }
+
+    /// Accepts who was left waiting.
+    pub(super) fn accept_late(&mut self) {
+        if self.accept_again.is_some_and(|at| at <= self.now()) {
+            self.accept_again = None;
+            (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+        }
     }
 
     fn admit(&mut self, stream: TcpStream, remote: SocketAddr) {

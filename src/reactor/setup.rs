@@ -141,6 +141,7 @@ impl Setup {
             input: ReadBuffer::new(),
             scratch: Vec::new(),
             begun: Begun::default(),
+            accept_again: None,
             stopping: false,
         };
         std::thread::Builder::new().name("reactor".into()).spawn(move || reactor.run())

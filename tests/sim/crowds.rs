@@ -1,7 +1,9 @@
 //! Many engines without sessions, and between them a network of uplinks, delays and sockets:
 //! what a scene needs to tell how a swarm's time, waste and memory go.
 
-use barrow::engine::{ConnId, Engine, EngineConfig, Input, JobId, Moment, Order, Output, Rng};
+use barrow::engine::{
+    ConnId, Engine, EngineConfig, Input, JobId, Moment, Order, Output, PurseId, Rng,
+};
 use barrow::{Cid, Codec, Multihash, PeerId};
 use barrow_wire::{HashCode, Message, Presence};
 use std::{
@@ -217,8 +219,8 @@ impl Crowd {
         let root = Cid::v1(Codec::Raw, self.hashes[0]);
         for node in 0..self.nodes.len() {
             if self.nodes[node].lacks > 0 {
-                let job = JobId(0);
-                self.tell(node, Input::JobStarted { job, root, order: Order::Bulk });
+                let (job, order, purse) = (JobId(0), Order::Bulk, PurseId(0));
+                self.tell(node, Input::JobStarted { job, root, order, purse });
                 self.tell(node, Input::Want { job, blocks: self.hashes.clone() });
             }
         }

@@ -6,7 +6,7 @@
 //! messages and whole blocks are its grains, and time stands still until nothing else can happen.
 
 use barrow::engine::{
-    CloseReason, ConnId, Engine, EngineConfig, Input, JobId, Moment, Order, Output,
+    CloseReason, ConnId, Engine, EngineConfig, Input, JobId, Moment, Order, Output, PurseId,
 };
 use barrow::{Cid, Codec, Identity, Multihash};
 use barrow_wire::{HashCode, Message, Presence};
@@ -182,7 +182,8 @@ impl State {
 
     fn begin(&mut self, job: JobId, blocks: &[usize]) {
         let root = Cid::v1(Codec::Raw, block(0));
-        self.tell(DOWNLOADER, Input::JobStarted { job, root, order: Order::Sequential });
+        let (order, purse) = (Order::Sequential, PurseId(1));
+        self.tell(DOWNLOADER, Input::JobStarted { job, root, order, purse });
         self.waiting.extend(blocks.iter().map(|n| (job, *n)));
         let blocks = blocks.iter().map(|n| block(*n)).collect();
         self.tell(DOWNLOADER, Input::Want { job, blocks });

@@ -6,7 +6,7 @@ use crate::{
     plants::Plant,
     world::*,
 };
-use barrow::engine::{ConnId, Input, JobId, Order};
+use barrow::engine::{ConnId, Input, JobId, Order, PurseId};
 use barrow::{Block, Multihash};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,8 @@ impl World {
         };
         let Dataset { root, blocks } = &self.datasets[dataset];
         let (root, left) = (*root, blocks.iter().copied().collect());
-        self.command(node, Input::JobStarted { job, root, order });
+        let purse = PurseId(job.0);
+        self.command(node, Input::JobStarted { job, root, order, purse });
         let asked = BTreeSet::new();
         self.nodes[node].fetches.push(Fetch { job, dataset, window, left, asked });
         self.want_more(node, job);
@@ -47,10 +48,15 @@ impl World {
             let root = self.datasets[fetch.dataset].blocks[0];
             here.fetches.remove(at);
             here.complete.insert(root);
-            self.command(node, Input::JobEnded { job });
+            self.end_fetch(node, job);
         } else if !wanted.is_empty() {
             self.command(node, Input::Want { job, blocks: wanted });
         }
+    }
+
+    fn end_fetch(&mut self, node: usize, job: JobId) {
+        self.command(node, Input::JobEnded { job });
+        self.command(node, Input::PurseClosed { purse: PurseId(job.0) });
     }
 
     /// A reader goes away, or skips some of what it waits for.
@@ -82,7 +88,7 @@ impl World {
         here.waiting.retain(|_, jobs| !jobs.is_empty());
         if all {
             here.fetches.remove(at);
-            self.command(node, Input::JobEnded { job });
+            self.end_fetch(node, job);
         } else {
             self.command(node, Input::Unwant { job, blocks: taken });
             self.want_more(node, job);

@@ -12,6 +12,7 @@ mod races;
 mod stalls;
 
 const MS: Duration = Duration::from_millis(1);
+const PURSE: PurseId = PurseId(1);
 
 fn peer(n: u8) -> PeerId {
     PeerId::from_public_key([n; 32])
@@ -73,7 +74,7 @@ impl Bench {
 
     fn start(&mut self, order: Order) -> Vec<Output> {
         let root = Cid::v1(Codec::Raw, hash(0));
-        self.tell(Input::JobStarted { job: JobId(1), root, order })
+        self.tell(Input::JobStarted { job: JobId(1), root, order, purse: PURSE })
     }
 
     fn want(&mut self, blocks: &[u32]) -> Vec<Output> {
@@ -391,7 +392,8 @@ fn two_jobs_share_a_request() {
     bench.start(Order::Bulk);
     bench.want(&[1]);
     let root = Cid::v1(Codec::Raw, hash(7));
-    bench.tell(Input::JobStarted { job: JobId(2), root, order: Order::Sequential });
+    let order = Order::Sequential;
+    bench.tell(Input::JobStarted { job: JobId(2), root, order, purse: PURSE });
     let said = bench.tell(Input::Want { job: JobId(2), blocks: vec![hash(1)] });
     assert_eq!(want_haves(&said), []);
     assert_eq!(asked(&bench.presence(a, &[(1, HAVE)]), a), [1]);

@@ -33,14 +33,60 @@ fn a_download_that_goes_on_has_what_is_left_of_its_budget() {
     let (a, _) = bench.connect(1);
     bench.start(Order::Sequential);
     // One block costs a unit, and as much was spent before.
-    bench.tell(Input::Spent { job: JobId(1), cost: 1 << 20 });
+    bench.tell(Input::Spent { purse: PURSE, cost: 1 << 20 });
     bench.want(&[1, 2]);
     assert_eq!(asked(&bench.hear(a, offer(16, 1)), a), [1]);
-    assert_eq!(bench.engine.spent(JobId(1)), Some(1 << 20), "what is set aside is not spent");
+    assert_eq!(bench.engine.spent(PURSE), Some(1 << 20), "what is set aside is not spent");
     bench.deliver(a, 1, 65_536);
-    assert_eq!(bench.engine.spent(JobId(1)), Some(2 << 20));
+    assert_eq!(bench.engine.spent(PURSE), Some(2 << 20));
     let said = bench.hear(a, offer(16, 2));
-    assert_eq!((asked(&said, a), failed(&said)), (vec![], vec![WantError::OverBudget]));
+    assert_eq!((asked(&said, a), searches(&said)), (vec![], true));
+    assert_eq!(failed(&end_search(&mut bench, a, &said)), [WantError::OverBudget]);
+}
+
+#[test]
+fn all_that_one_download_retrieves_is_paid_out_of_one_budget() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 1));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    let begin = |job: u64, purse: PurseId| Input::JobStarted {
+        job: JobId(job),
+        root: Cid::v1(Codec::Raw, hash(0)),
+        order: Order::Sequential,
+        purse,
+    };
+    bench.tell(begin(2, PURSE));
+    bench.tell(begin(3, PurseId(2)));
+    bench.want(&[1]);
+    assert_eq!(asked(&bench.hear(a, offer(16, 1)), a), [1]);
+    bench.deliver(a, 1, 65_536);
+    let want = |job: u64| Input::Want { job: JobId(job), blocks: vec![hash(2)] };
+    bench.tell(want(2));
+    assert!(asked(&bench.hear(a, offer(16, 2)), a).is_empty());
+    // Another download, which wants the same, has a budget of its own.
+    bench.tell(want(3));
+    assert_eq!(asked(&bench.hear(a, offer(16, 2)), a), [2]);
+    bench.deliver(a, 2, 65_536);
+    let spent = [PURSE, PurseId(2)].map(|purse| bench.engine.spent(purse));
+    assert_eq!(spent, [Some(1 << 20); 2]);
+    bench.tell(Input::PurseClosed { purse: PURSE });
+    assert_eq!(bench.engine.spent(PURSE), None);
+}
+
+#[test]
+fn when_the_budget_is_used_up_one_who_gives_is_looked_for() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 1));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    bench.want(&[1, 2]);
+    assert_eq!(asked(&bench.hear(a, offer(16, 1)), a), [1]);
+    let said = bench.hear(a, offer(16, 2));
+    assert!(searches(&said) && failed(&said).is_empty(), "{said:?}");
+    let said = bench.answer_around(a, &said, &[2]);
+    assert!(dialed(&said).contains(&address(2)), "{said:?}");
+    assert_eq!(failed(&bench.tell(Input::DiscoveryDone { job: JobId(1) })), []);
+    let (b, _) = bench.connect(2);
+    assert_eq!(asked(&bench.presence(b, &[(2, HAVE)]), b), [2]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn sent(outputs: &[Output], conn: ConnId) -> Vec<Message> {
 
 fn start(bench: &mut Bench, job: u64, order: Order) -> Vec<Output> {
     let root = Cid::v1(Codec::Raw, hash(0));
-    bench.tell(Input::JobStarted { job: JobId(job), root, order })
+    bench.tell(Input::JobStarted { job: JobId(job), root, order, purse: PURSE })
 }
 
 fn want(bench: &mut Bench, job: u64, blocks: std::ops::Range<u32>) -> Vec<Output> {

@@ -30,7 +30,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a client asked for, understood.
 struct Asked<'a, 'b> {
-    node: &'a Node,
+    node: Node,
     denylist: &'a Denylist,
     request: &'a Request<'b>,
     cid: Cid,
@@ -143,7 +143,7 @@ fn parse<'a, 'b>(
         .collect::<Result<_, _>>()?;
     let cached = request.header("cache-control").unwrap_or_default().contains("only-if-cached");
     let scope = if cached { Scope::Local } else { Scope::Network };
-    let (node, denylist) = (&app.node, &app.denylist);
+    let (node, denylist) = (app.node.for_one_download(), &app.denylist);
     Ok(Asked { node, denylist, request, cid, path, trailing_slash: rest.ends_with('/'), scope })
 }
 
