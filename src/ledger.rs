@@ -406,8 +406,8 @@ mod tests {
         let (ledger, past) = reopen(dir.path(), ledger);
         assert_eq!(past.accounts, [(buyer.peer_id(), account)]);
         assert_eq!(past.offences, [(clumsy.peer_id(), 2)]);
-        let [(peer, Moment(left))] = past.bans[..] else { panic!("{past:?}") };
-        assert!(peer == liar.peer_id() && left > Duration::from_secs(3_590));
+        let [(peer, until)] = past.bans[..] else { panic!("{past:?}") };
+        assert!(peer == liar.peer_id() && until.time() > Duration::from_secs(3_590));
         let entry = &ledger.entries().unwrap()[0];
         assert_eq!((entry.sent, entry.received), (11, 22));
     }

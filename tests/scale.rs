@@ -71,7 +71,7 @@ fn freed(work: impl FnOnce()) -> usize {
 
 /// Of an engine, at a moment of a download from many who share.
 fn engine_bytes(nodes: usize, moment: Duration) -> usize {
-    let crowd = Crowd::until(Plan { nodes, ..SCALE }, 1, Moment(moment));
+    let crowd = Crowd::until(Plan { nodes, ..SCALE }, 1, Moment::at(moment));
     let engines: Vec<_> = crowd.nodes.into_iter().map(|node| node.engine).collect();
     freed(|| drop(engines)) / nodes
 }
@@ -135,7 +135,7 @@ fn a_swarm_of_many_wastes_little_and_ends_no_later_than_a_small_one() {
     println!(
         "{nodes},{},{:.2},{:.2},{},{},{twice:.3},{:.5},{:.3},{},{:.1}",
         SCALE.blocks,
-        done[done.len() / 2].0.as_secs_f64(),
+        done[done.len() / 2].time().as_secs_f64(),
         crowd.ended(),
         crowd.received,
         crowd.duplicates,

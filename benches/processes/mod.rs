@@ -70,7 +70,7 @@ fn median(mut times: Vec<Times>) -> Times {
 fn simulated(round: u64) -> Times {
     let crowd = Crowd::run(PLAN, round + 1);
     let done = crowd.done();
-    (done[done.len() / 2].0.as_secs_f64(), crowd.ended())
+    (done[done.len() / 2].time().as_secs_f64(), crowd.ended())
 }
 
 fn real(dir: &Path, round: u64) -> Times {

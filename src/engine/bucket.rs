@@ -36,7 +36,7 @@ impl Bucket {
     /// Sets right what passed as `guess` and weighs `bytes`.
     pub(super) fn correct(&mut self, guess: u64, bytes: u64) {
         let paid = self.free_at.after(self.time_of(bytes));
-        self.free_at = Moment(paid.0.saturating_sub(self.time_of(guess)));
+        self.free_at = paid.before(self.time_of(guess));
     }
 
     fn time_of(&self, bytes: u64) -> Duration {
@@ -53,7 +53,7 @@ mod tests {
     fn what_passes_is_the_rate_and_at_most_a_block_more() {
         let mut bucket = Bucket::new(1_000_000);
         let (mut now, mut passed) = (Moment::default(), 0);
-        while now.0 < Duration::from_secs(10) {
+        while now.time() < Duration::from_secs(10) {
             match bucket.wait(now) {
                 Some(at) => now = at,
                 None => {
@@ -61,7 +61,7 @@ mod tests {
                     passed += 65_536;
                 }
             }
-            let allowed = u64::try_from(now.0.as_micros()).unwrap() + 65_536;
+            let allowed = u64::try_from(now.time().as_micros()).unwrap() + 65_536;
             assert!(passed <= allowed, "{passed} bytes at {now:?}");
         }
         assert!(passed >= 10_000_000);
@@ -70,10 +70,10 @@ mod tests {
     #[test]
     fn a_pause_saves_nothing_up() {
         let mut bucket = Bucket::new(1_000);
-        bucket.pass(Moment(Duration::from_secs(100)), 1_000);
+        bucket.pass(Moment::at(Duration::from_secs(100)), 1_000);
         assert_eq!(
-            bucket.wait(Moment(Duration::from_secs(100))),
-            Some(Moment(Duration::from_secs(101)))
+            bucket.wait(Moment::at(Duration::from_secs(100))),
+            Some(Moment::at(Duration::from_secs(101)))
         );
     }
 }

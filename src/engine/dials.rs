@@ -104,7 +104,7 @@ impl Dials {
     /// that failed just now are left alone.
     pub(super) fn hurry(&mut self) {
         for entry in self.book.values_mut().filter(|entry| entry.keep) {
-            let failed_at = Moment(entry.due.0.saturating_sub(back_off(entry.failures)));
+            let failed_at = entry.due.before(back_off(entry.failures));
             entry.due = entry.due.min(failed_at.after(BACK_OFF_MIN));
         }
     }

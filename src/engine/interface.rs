@@ -4,20 +4,39 @@ use super::Account;
 use barrow_wire::{Cid, Message, Multihash, PeerId};
 use std::{net::SocketAddr, time::Duration};
 
-/// A moment of a monotonic clock, given by the shell.
+/// A moment of a monotonic clock, given by the shell. In nanoseconds, for the engine keeps many:
+/// the last is 584 years after the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(pub Duration);
+pub struct Moment(u64);
 
 impl Moment {
+    /// So long after the clock began.
+    #[must_use]
+    pub const fn at(time: Duration) -> Self {
+        let seconds = time.as_secs().saturating_mul(1_000_000_000);
+        Self(seconds.saturating_add(time.subsec_nanos() as u64))
+    }
+
+    /// How long after the clock began it is.
+    pub const fn time(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
     /// The moment `wait` later.
     #[must_use]
-    pub fn after(self, wait: Duration) -> Self {
-        Self(self.0.saturating_add(wait))
+    pub const fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(Self::at(wait).0))
+    }
+
+    /// The moment `wait` earlier, or the first.
+    #[must_use]
+    pub const fn before(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(Self::at(wait).0))
     }
 
     /// How long ago `earlier` was, zero if it is still to come.
-    pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 

@@ -147,8 +147,8 @@ mod tests {
     fn rate_found(bytes_per_second: u64, rtt: Duration, block: u64) -> (u64, u64) {
         let mut pace = Pace::default();
         pace.pinged(Moment::default(), 1);
-        pace.ponged(Moment(rtt), 1);
-        let mut now = Moment(rtt);
+        pace.ponged(Moment::at(rtt), 1);
+        let mut now = Moment::at(rtt);
         let mut link_free = now;
         let mut under_way = std::collections::VecDeque::new();
         for _ in 0..400 {

@@ -506,9 +506,9 @@ mod tests {
     #[test]
     fn a_ban_ends() {
         let mut peers = Peers::default();
-        let until = Moment(Duration::from_secs(10));
+        let until = Moment::at(Duration::from_secs(10));
         peers.ban(peer(1), until);
-        assert_eq!(peers.banned_until(&peer(1), Moment(Duration::from_secs(9))), Some(until));
+        assert_eq!(peers.banned_until(&peer(1), Moment::at(Duration::from_secs(9))), Some(until));
         assert_eq!(peers.banned_until(&peer(1), until), None);
     }
 

@@ -127,7 +127,7 @@ fn past(database: &Connection) -> Result<Past, LedgerError> {
         let (until, seen) = (unsigned(row.get(2)?), unsigned(row.get(3)?));
         if until > now {
             let left = Duration::from_secs((until - now).min(BAN_SECONDS_MAX));
-            past.bans.push((peer, Moment(left)));
+            past.bans.push((peer, Moment::at(left)));
         } else if until == 0 && now.saturating_sub(seen) < OFFENCE_SECONDS {
             past.offences.push((peer, row.get(1)?));
         }

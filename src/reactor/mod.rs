@@ -106,7 +106,7 @@ impl Reactor {
     }
 
     fn now(&self) -> Moment {
-        Moment(self.started.elapsed())
+        Moment::at(self.started.elapsed())
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -117,7 +117,7 @@ impl Reactor {
         let next =
             deadlines.chain(self.parts.engine.next_timeout()).chain(self.accept_again).min()?;
         // Poll counts whole milliseconds downwards; one more avoids spinning before the moment.
-        let wait = next.0.saturating_sub(self.now().0);
+        let wait = next.since(self.now());
         Some(if wait.is_zero() { wait } else { wait + Duration::from_millis(1) })
     }
 

@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn in_no_second_do_more_than_twenty_handshakes_begin() {
         let mut begun = Begun::default();
-        let offers = (0..3_000).map(|ms| Moment(Duration::from_millis(ms)));
+        let offers = (0..3_000).map(|ms| Moment::at(Duration::from_millis(ms)));
         let taken: Vec<Moment> = offers.filter(|now| begun.one_more(*now)).collect();
         for from in &taken {
             let within = taken.iter().filter(|at| *at >= from && at.since(*from).as_secs() == 0);

@@ -18,7 +18,7 @@ const PIECE_BYTES: u32 = 64 << 10;
 const RECORD_BYTES: u64 = 2 + 1 + 16;
 /// What announces a block: its frame's head, its hash and its length.
 const BLOCK_FRAME_BYTES: u64 = 5 + Multihash::BYTES as u64 + 4;
-const END: Moment = Moment(Duration::from_secs(3_600));
+const END: Moment = Moment::at(Duration::from_secs(3_600));
 
 /// What a scene is made of.
 #[derive(Clone, Copy)]
@@ -184,7 +184,7 @@ impl Crowd {
 
     /// When the last node had everything.
     pub fn ended(&self) -> f64 {
-        self.done().last().expect("somebody fetched something").0.as_secs_f64()
+        self.done().last().expect("somebody fetched something").time().as_secs_f64()
     }
 
     /// When each had everything.

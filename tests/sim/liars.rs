@@ -50,7 +50,7 @@ fn a_part_that_lies_or_sends_garbage_spoils_nothing_and_is_banned() {
             "{percent},{},{downloads},{},{offenders},{bans},{most},{:.1}",
             runs.len(),
             sum(|run| run.rejected),
-            last.0.as_secs_f64(),
+            last.time().as_secs_f64(),
         );
         assert_eq!(most, 3, "nobody offends more often, and some do so often");
     }

@@ -412,7 +412,8 @@ impl State {
         let mut hasher = DefaultHasher::new();
         self.nodes.iter().for_each(|node| node.hash.hash(&mut hasher));
         let flags = (self.second_began, self.first_ended, self.broken);
-        (self.now.0, self.ticks, self.copies, self.stored, self.hedged, flags).hash(&mut hasher);
+        (self.now.time(), self.ticks, self.copies, self.stored, self.hedged, flags)
+            .hash(&mut hasher);
         self.waiting.iter().for_each(|(job, n)| (job.0, n).hash(&mut hasher));
         (&self.reads, &self.hashing).hash(&mut hasher);
         self.discoveries.iter().for_each(|job| job.0.hash(&mut hasher));

@@ -58,7 +58,7 @@ impl World {
             self.after(wait, Event::Start { node });
         }
         for _ in 0..self.below(30) {
-            let wait = between(&mut self.rng, Duration::ZERO, self.setting.faults_end().0);
+            let wait = between(&mut self.rng, Duration::ZERO, self.setting.faults_end().time());
             self.after(wait, Event::Fault);
         }
     }

@@ -57,7 +57,7 @@ fn a_peer_that_becomes_slow_costs_its_own_bandwidth_and_little_more() {
         let whole = Crowd::run(THREE, seed).ended();
         for parts in [2, 3, 5, 10] {
             let at = whole * f64::from(parts - 1) / f64::from(parts);
-            let slowed = Some((Moment(Duration::from_secs_f64(at)), 100));
+            let slowed = Some((Moment::at(Duration::from_secs_f64(at)), 100));
             let time = Crowd::run(Plan { slowed, ..THREE }, seed).ended();
             let least = at + (whole - at) * 3.0 / 2.01;
             println!(

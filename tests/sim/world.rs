@@ -13,7 +13,7 @@ pub const MS: Duration = Duration::from_millis(1);
 /// What is still under way when all have what they want has come by so much later.
 const REST: Duration = Duration::from_secs(5);
 /// By then it must have.
-const WORLD_END: Moment = Moment(Duration::from_secs(600));
+const WORLD_END: Moment = Moment::at(Duration::from_secs(600));
 /// More events than this are a livelock.
 const EVENTS_MAX: u64 = 3_000_000;
 
@@ -33,7 +33,7 @@ pub enum Setting {
 impl Setting {
     /// Something new happens until then; afterwards everything must come to a good end.
     pub const fn faults_end(self) -> Moment {
-        Moment(match self {
+        Moment::at(match self {
             Self::Swarm | Self::Market => Duration::from_secs(20),
             Self::Crowd | Self::Liars(_) => Duration::from_secs(2),
         })
@@ -281,9 +281,9 @@ impl World {
 
     pub(super) fn trace(&mut self, what: std::fmt::Arguments<'_>) {
         if self.loud {
-            println!("{:?} {what}", self.now.0);
+            println!("{:?} {what}", self.now.time());
         }
-        for byte in format!("{:?} {what}", self.now.0).bytes() {
+        for byte in format!("{:?} {what}", self.now.time()).bytes() {
             let mixed = self.summary.trace ^ u64::from(byte);
             self.summary.trace = mixed.wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -9,13 +9,14 @@ fn the_upload_limit_holds_to_one_block() {
     let mut waiting: Vec<Output> =
         bench.hear(a, Message::WantBlock { blocks: (0..100).map(hash).collect() });
     let (mut sent, len) = (0, 256 << 10);
-    while bench.now.0 < Duration::from_secs(8) {
+    while bench.now.time() < Duration::from_secs(8) {
         while let Some(output) = waiting.pop() {
             if let Output::SendBlock { conn, hash } = output {
                 waiting.extend(bench.tell(Input::BlockQueued { conn, hash, len: Some(len) }));
                 waiting.extend(bench.tell(Input::BlockSent { conn, hash, len }));
                 sent += u64::from(len);
-                let allowed = u64::try_from(bench.now.0.as_millis()).unwrap() * (1 << 20) / 1_000;
+                let allowed =
+                    u64::try_from(bench.now.time().as_millis()).unwrap() * (1 << 20) / 1_000;
                 assert!(sent <= allowed + (3 << 20), "{sent} bytes at {:?}", bench.now);
             }
         }
@@ -33,7 +34,7 @@ fn the_download_limit_holds() {
     let all: Vec<_> = (0..20).map(|n| (n, HAVE)).collect();
     let mut given = asked(&bench.presence(a, &all), a);
     let mut blocks = 0;
-    while bench.now.0 < Duration::from_secs(10) {
+    while bench.now.time() < Duration::from_secs(10) {
         for n in std::mem::take(&mut given) {
             given.extend(asked(&bench.deliver(a, n, 65_536), a));
             blocks += 1;
@@ -51,7 +52,7 @@ fn sent_within(bench: &mut Bench, conns: &[ConnId], seconds: u64, len: u32) -> V
         waiting.extend(bench.hear(*conn, Message::WantBlock { blocks }));
     }
     let mut sent = vec![0; conns.len()];
-    while bench.now.0 < Duration::from_secs(seconds) {
+    while bench.now.time() < Duration::from_secs(seconds) {
         while let Some(output) = waiting.pop() {
             let Output::SendBlock { conn, hash } = output else { continue };
             waiting.extend(bench.tell(Input::BlockQueued { conn, hash, len: Some(len) }));
@@ -106,7 +107,7 @@ fn each_peer_is_asked_for_what_the_limit_of_one_allows() {
     for conn in conns {
         given.extend(collect(&bench.presence(conn, &all)));
     }
-    while bench.now.0 < Duration::from_secs(10) {
+    while bench.now.time() < Duration::from_secs(10) {
         for (conn, n) in std::mem::take(&mut given) {
             came[usize::from(conn == conns[1])] += 1;
             given.extend(collect(&bench.deliver(conn, n, 65_536)));

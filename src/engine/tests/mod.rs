@@ -529,7 +529,7 @@ fn nothing_waits_on_a_timer_once_all_is_fetched_but_idleness() {
     bench.deliver(a, 1, 65_536);
     bench.tell(Input::JobEnded { job: JobId(1) });
     bench.pass(3_000 * MS);
-    assert!(bench.engine.next_timeout() >= Some(Moment(Duration::from_secs(60))));
+    assert!(bench.engine.next_timeout() >= Some(Moment::at(Duration::from_secs(60))));
     let said = bench.pass(Duration::from_secs(120));
     assert_eq!(closed(&said), [(a, CloseReason::Idle)]);
     assert_eq!(bench.engine.next_timeout(), None);
