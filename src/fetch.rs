@@ -32,9 +32,6 @@ pub struct FetchProgress {
     pub blocks_left: u64,
     /// About so many bytes lack, once that is known.
     pub bytes_left: Option<u64>,
-    /// What it cost, in price times bytes: over all runs of a pin, where something may be paid.
-    #[serde(skip)]
-    pub spent: u128,
 }
 
 /// Fetches what lacks of the DAG below `root` into `dataset`. `progress` is told of every step, and

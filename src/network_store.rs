@@ -150,10 +150,12 @@ impl NetworkStore {
         Self { shared: Arc::new(shared), purse: None }
     }
 
-    /// The budget of a download that begins.
+    /// The budget of the download that this store is for, or of one that begins.
     pub fn purse(&self) -> Arc<Purse> {
-        let id = PurseId(self.shared.next_purse.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Purse::new(id, self.shared.reactor.clone()))
+        self.purse.clone().unwrap_or_else(|| {
+            let id = PurseId(self.shared.next_purse.fetch_add(1, Ordering::Relaxed));
+            Arc::new(Purse::new(id, self.shared.reactor.clone()))
+        })
     }
 
     /// The same store, whose retrievals all pay from one purse.
@@ -165,7 +167,7 @@ impl NetworkStore {
     /// The same store for one download: with its purse, if it has one already.
     #[must_use]
     pub fn for_one_download(&self) -> Self {
-        self.paying_from(self.purse.clone().unwrap_or_else(|| self.purse()))
+        self.paying_from(self.purse())
     }
 
     /// The local store alone.
@@ -175,7 +177,7 @@ impl NetworkStore {
 
     /// Begins to fetch blocks of the dataset `root`. Blocks of a bulk retrieval go to `dataset`.
     pub fn retrieve(&self, root: Cid, order: Order, dataset: Option<DatasetId>) -> Retrieval {
-        let purse = self.purse.clone().unwrap_or_else(|| self.purse());
+        let purse = self.purse();
         let job = self.number_job();
         self.shared.reactor.send(Input::JobStarted { job, root, order, purse: purse.open() });
         let waiter = Arc::new(Waiter { job, root, dataset, state: Mutex::default() });

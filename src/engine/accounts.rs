@@ -150,9 +150,7 @@ impl Engine {
         }
         let (purse, price) = late?;
         let cost = price * u128::from(bytes);
-        // A download that is over spends no more, and had set this aside.
-        let fits = self.purses.taken(purse).is_none() || self.affords(purse, cost);
-        fits.then_some((purse, cost))
+        self.affords(purse, cost).then_some((purse, cost))
     }
 
     /// A verified block is paid for: its debt is noted, and a voucher sent where it is due.

@@ -41,7 +41,7 @@ pub struct EngineConfig {
     pub price: u64,
     /// What a MiB may cost elsewhere.
     pub price_max: u64,
-    /// What one job may spend in all.
+    /// What one download may spend in all.
     pub budget: u64,
     /// What a peer may owe before it must pay.
     pub credit: u64,

@@ -132,7 +132,7 @@ impl Engine {
             Input::Unwant { job, blocks } => self.on_unwant(job, &blocks),
             Input::JobEnded { job } => self.on_job_ended(job),
             Input::Spent { purse, cost } => self.on_spent(purse, cost),
-            Input::PurseClosed { purse } => self.purses.close(purse),
+            Input::PurseClosed { purse } => self.on_purse_closed(purse),
             Input::Address { address, peer, job, keep } => {
                 self.on_address(address, peer, job, keep);
             }

@@ -309,6 +309,11 @@ impl Peer {
         self.late.push_back((request.hash, purse, cost / u128::from(request.bytes.max(1))));
     }
 
+    /// Whether a block that was taken back, and may come, is to be paid out of this purse.
+    pub(super) fn may_be_late_for(&self, purse: PurseId) -> bool {
+        self.late.iter().any(|(_, late, _)| *late == purse)
+    }
+
     /// What a block of a request that was taken back costs a byte, out of which purse.
     pub(super) fn take_late(&mut self, hash: &Multihash) -> Option<(PurseId, u128)> {
         let at = self.late.iter().position(|(late, ..)| late == hash)?;

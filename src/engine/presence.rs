@@ -54,7 +54,7 @@ impl Engine {
         self.pump_dials_if_lacking();
     }
 
-    fn pump_dials_if_lacking(&mut self) {
+    pub(super) fn pump_dials_if_lacking(&mut self) {
         if self.wants.iter().any(|(_, want)| !want.has_provider()) {
             self.pump_dials();
         }
@@ -115,7 +115,8 @@ impl Engine {
         }
         let silent = self.wants.iter().filter(|(_, want)| {
             // What was asked already has its answer under way, or comes in its place.
-            want.jobs.contains(&id) && matches!(want.knows(conn), None | Some(Knows::Not))
+            want.jobs.contains(&id)
+                && matches!(want.knows(conn), None | Some(Knows::Not | Knows::Dear))
         });
         let silent: Vec<_> = silent.map(|(hash, _)| *hash).collect();
         if self.peers.get(conn).is_some_and(Peer::is_priced) {

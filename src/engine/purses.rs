@@ -8,9 +8,17 @@ use super::{
 };
 use std::collections::BTreeMap;
 
-/// What was taken out of each purse, in price times bytes.
 #[derive(Clone, Debug, Default, Hash)]
-pub(super) struct Purses(BTreeMap<PurseId, u128>);
+struct Purse {
+    /// In price times bytes.
+    taken: u128,
+    /// Its download is over: only what was asked for in time, and comes late, is paid from it.
+    is_closed: bool,
+}
+
+/// All purses.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Purses(BTreeMap<PurseId, Purse>);
 
 impl Purses {
     /// A job pays from this purse.
@@ -18,23 +26,18 @@ impl Purses {
         self.0.entry(purse).or_default();
     }
 
-    /// No job pays from it any more.
-    pub(super) fn close(&mut self, purse: PurseId) {
-        self.0.remove(&purse);
-    }
-
     pub(super) fn taken(&self, purse: PurseId) -> Option<u128> {
-        self.0.get(&purse).copied()
+        self.0.get(&purse).map(|purse| purse.taken)
     }
 
     pub(super) fn take(&mut self, purse: PurseId, cost: u128) {
-        if let Some(taken) = self.0.get_mut(&purse) {
+        if let Some(Purse { taken, .. }) = self.0.get_mut(&purse) {
             *taken = taken.saturating_add(cost);
         }
     }
 
     pub(super) fn put_back(&mut self, purse: PurseId, cost: u128) {
-        if let Some(taken) = self.0.get_mut(&purse) {
+        if let Some(Purse { taken, .. }) = self.0.get_mut(&purse) {
             *taken = taken.saturating_sub(cost);
         }
     }
@@ -45,6 +48,16 @@ impl Engine {
     pub(super) fn on_spent(&mut self, purse: PurseId, cost: u128) {
         self.purses.open(purse);
         self.purses.take(purse, cost);
+    }
+
+    /// No job will pay from it any more. It stays as long as a late block may have to be paid.
+    pub(super) fn on_purse_closed(&mut self, purse: PurseId) {
+        if let Some(purse) = self.purses.0.get_mut(&purse) {
+            purse.is_closed = true;
+        }
+        let peers = &self.peers;
+        let is_needed = |id| peers.iter().any(|(_, peer)| peer.may_be_late_for(id));
+        self.purses.0.retain(|id, purse| !purse.is_closed || is_needed(*id));
     }
 
     /// The purse that can pay for a block, with what it costs in price times bytes.

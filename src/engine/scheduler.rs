@@ -60,7 +60,8 @@ impl Engine {
     }
 
     /// One pass over the most urgent blocks. A block whose best peer is full waits for it, unless
-    /// so much waits there already that another would be sooner. Returns whether it gave any out.
+    /// so much waits there already that another would be sooner. Returns whether any of
+    /// them has changed its state.
     fn assign(&mut self, lists: &mut BTreeMap<ConnId, Vec<Multihash>>) -> bool {
         let blocks: Vec<_> = self.wants.ready().take(SCAN_MAX).collect();
         let rate_unknown = self.rate_unknown();
@@ -73,7 +74,7 @@ impl Engine {
             let Some(want) = self.wants.get(&hash) else { continue };
             let best = self.best_peer(want, &waiting, rate_unknown, None);
             let Some((conn, bytes)) = best else {
-                self.pass_over_the_dear(&hash);
+                any |= self.pass_over_the_dear(&hash);
                 continue;
             };
             let room = self.peers.get(conn).is_some_and(|peer| peer.has_room(self.now));
@@ -137,9 +138,9 @@ impl Engine {
     }
 
     /// Whoever has a block for more than may still be spent counts as one that has it not: others
-    /// are looked for.
-    fn pass_over_the_dear(&mut self, hash: &Multihash) {
-        let Some(want) = self.wants.get(hash) else { return };
+    /// are looked for. Returns whether there was one.
+    fn pass_over_the_dear(&mut self, hash: &Multihash) -> bool {
+        let Some(want) = self.wants.get(hash) else { return false };
         let guess = self.bytes_guess(want);
         let dear = want.holders().iter().filter(|holder| {
             let Knows::Has { len, .. } = holder.knows() else { return false };
@@ -153,7 +154,9 @@ impl Engine {
         }
         if !dear.is_empty() {
             self.recheck(&[*hash]);
+            self.pump_dials_if_lacking();
         }
+        !dear.is_empty()
     }
 
     /// Notes that a block is asked of a peer.

@@ -16,6 +16,8 @@ pub(super) enum Knows {
     Has { len: u32, said: bool },
     /// It has it not, so far.
     Not,
+    /// It has it, for more than those who want it may spend.
+    Dear,
     /// It sent something else under this name.
     Bad,
 }
@@ -37,6 +39,7 @@ impl Packed {
             Knows::Bad => (3, 0),
             Knows::Has { len, said: false } => (4, len),
             Knows::Has { len, said: true } => (5, len),
+            Knows::Dear => (6, 0),
         };
         Self(len.min(Self::LEN_MAX) << Self::WHICH_BITS | which)
     }
@@ -49,7 +52,8 @@ impl Packed {
             2 => Knows::Not,
             3 => Knows::Bad,
             4 => Knows::Has { len, said: false },
-            _ => Knows::Has { len, said: true },
+            5 => Knows::Has { len, said: true },
+            _ => Knows::Dear,
         }
     }
 }
@@ -113,7 +117,7 @@ impl Want {
         self.owners.is_empty()
             && self.holders.iter().all(|holder| match holder.knows() {
                 Knows::Asked { .. } | Knows::Has { .. } => false,
-                Knows::Not | Knows::Bad => true,
+                Knows::Not | Knows::Dear | Knows::Bad => true,
             })
     }
 
@@ -189,10 +193,10 @@ impl Wants {
             if !want.jobs.contains(&job) {
                 push(&mut want.jobs, job);
             }
-            if std::mem::take(&mut want.dear) {
-                want.holders.retain(|holder| holder.knows() != Knows::Not);
-                fresh = true;
-            }
+            // Who was too dear for others is asked anew.
+            let holders = want.holders.len();
+            want.holders.retain(|holder| holder.knows() != Knows::Dear);
+            fresh |= want.holders.len() < holders;
             // A stream that waits for it takes it out of the crowd.
             if want.bulk && !bulk {
                 (want.bulk, want.sequence) = (false, sequence);
@@ -236,9 +240,9 @@ impl Wants {
         before
     }
 
-    /// A peer has a block, and sells it for more than may be paid: to us it is one that has it not.
+    /// A peer has a block, and sells it for more than may be paid.
     pub(super) fn too_dear(&mut self, hash: &Multihash, conn: ConnId) {
-        self.learn(hash, conn, Knows::Not);
+        self.learn(hash, conn, Knows::Dear);
         self.change(hash, |want| want.dear = true);
     }
 
@@ -314,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_holder_is_kept_whole() {
-        let mut all = vec![Knows::Not, Knows::Bad];
+        let mut all = vec![Knows::Not, Knows::Dear, Knows::Bad];
         for yes in [false, true] {
             all.push(Knows::Asked { inline: yes });
             for len in [0, 1, 4_096, BLOCK_BYTES_MAX as u32] {

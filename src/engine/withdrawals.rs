@@ -49,7 +49,7 @@ impl Engine {
                 }
                 // It would tell us once it has the block.
                 Knows::Not => lean::push(&mut peer.cancels, *hash),
-                Knows::Has { .. } | Knows::Bad => {}
+                Knows::Has { .. } | Knows::Dear | Knows::Bad => {}
             }
             if requested {
                 peer.may_cross(1);

@@ -1,6 +1,6 @@
 //! The JSON of what is being fetched.
 
-use super::{App, error, jobs, json_reply};
+use super::{error, jobs, json_reply};
 use crate::{
     engine::JobId,
     gate::Reply,
@@ -30,17 +30,17 @@ pub(super) fn active(node: &Node) -> Vec<Value> {
 }
 
 /// Keeps a dataset on a thread of its own; none if too many run.
-pub(super) fn start(app: &App, cid: &Cid) -> Option<Arc<PinTransfer>> {
-    let pin = app.node.begin_pin(cid, None);
+pub(super) fn start(node: &Node, cid: &Cid) -> Option<Arc<PinTransfer>> {
+    let pin = node.begin_pin(cid, None);
     if pin.status() == TransferStatus::Waiting {
-        let (own, node) = (pin.clone(), app.node.clone());
+        let (own, runner) = (pin.clone(), node.clone());
         let run = move || {
-            if let Err(failed) = node.run_pin(&own, &mut |_| true) {
+            if let Err(failed) = runner.run_pin(&own, &mut |_| true) {
                 log::warn!("{} is not fetched: {failed}", own.cid());
             }
         };
         if jobs::spawn(run).is_err() {
-            app.node.cancel_transfer(pin.job());
+            node.cancel_transfer(pin.job());
             return None;
         }
     }

@@ -131,7 +131,8 @@ impl Mender {
             if bytes >= self.ahead_bytes || passing >= passing_max {
                 break;
             }
-            let mut wish = self.wish(next)?;
+            // What keeps one from what is ahead is told to its reader once it comes to it.
+            let Ok(mut wish) = self.wish(next) else { break };
             bytes += (places.len() * wish.stripe.longest()) as u64;
             passing += self.passing_bytes(&wish, places);
             // The first may be too much by a part of it: else nothing would be asked for ahead.
@@ -143,7 +144,6 @@ impl Mender {
             let enough = wish.count() >= self.manifest.shape.data();
             if !lacking.is_empty() && !enough {
                 match self.ask(&mut wish, &lacking) {
-                    // Its reader hears of that once it comes to it, and gets what is before it.
                     Err(GetError::Erasure(_) | GetError::OverBudget) => break,
                     asked => asked?,
                 };

@@ -2,7 +2,10 @@
 //! stopped goes on with it.
 
 use super::{Node, TransferStatus};
-use crate::{engine::JobId, fetch::FetchProgress, local_store::Slot, store_stream::GetError};
+use crate::{
+    engine::JobId, fetch::FetchProgress, local_store::Slot, network_store::Purse,
+    store_stream::GetError,
+};
 use barrow_wire::Cid;
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -10,7 +13,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -33,12 +36,16 @@ pub struct PinTransfer {
     slot: Option<Slot>,
     since: Instant,
     state: Mutex<PinState>,
+    /// What all its runs pay from, once the first has begun.
+    purse: OnceLock<Arc<Purse>>,
     cancelled: AtomicBool,
 }
 
 #[derive(Clone)]
 struct PinState {
     progress: FetchProgress,
+    /// What it has cost in all its runs, in price times bytes.
+    spent: u128,
     status: TransferStatus,
 }
 
@@ -61,8 +68,9 @@ struct Table {
 impl PinTransfer {
     fn new(job: JobId, cid: Cid, slot: Option<Slot>) -> Self {
         let (progress, status) = (FetchProgress::default(), TransferStatus::Waiting);
-        let state = Mutex::new(PinState { progress, status });
-        Self { job, cid, slot, since: Instant::now(), state, cancelled: AtomicBool::new(false) }
+        let state = Mutex::new(PinState { progress, spent: 0, status });
+        let (since, cancelled) = (Instant::now(), AtomicBool::new(false));
+        Self { job, cid, slot, since, state, purse: OnceLock::new(), cancelled }
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -77,13 +85,13 @@ impl PinTransfer {
             }
         }
         let pin = Self::new(job, cid, slot);
-        pin.state.lock().progress.spent = spent;
+        pin.state.lock().spent = spent;
         Some(pin)
     }
 
     fn line(&self) -> String {
         let slot = self.slot.map(|Slot { index, slots }| format!(" {index}/{slots}"));
-        let spent = Some(self.progress().spent).filter(|spent| *spent > 0);
+        let spent = Some(self.state.lock().spent).filter(|spent| *spent > 0);
         let spent = spent.map(|spent| format!(" spent={spent}")).unwrap_or_default();
         format!("{} {}{}{spent}\n", self.job.0, self.cid, slot.unwrap_or_default())
     }
@@ -175,11 +183,11 @@ impl Pins {
         self.changed.notify_all();
     }
 
-    /// Notes how far a pin is, and at once what it has cost: after a kill it may spend the rest alone.
-    fn note(&self, pin: &PinTransfer, progress: &FetchProgress) {
+    /// Notes what a pin has cost, at once: after a kill it may spend the rest alone.
+    fn note_spent(&self, pin: &PinTransfer, spent: u128) {
         let table = self.table.lock();
-        let before = std::mem::replace(&mut pin.state.lock().progress, *progress);
-        if progress.spent > before.spent && !table.frozen {
+        let before = std::mem::replace(&mut pin.state.lock().spent, spent);
+        if spent > before && !table.frozen {
             self.write(&table);
         }
     }
@@ -270,7 +278,7 @@ impl Node {
         each: &mut dyn FnMut(&FetchProgress) -> bool,
     ) -> Result<FetchProgress, GetError> {
         let done = self.pin_once(pin, &mut |progress| {
-            self.inner.pins.note(pin, progress);
+            pin.state.lock().progress = *progress;
             each(progress) && !pin.cancelled.load(Ordering::Relaxed)
         });
         if let Ok(done) = &done {
@@ -288,24 +296,37 @@ impl Node {
         if pin.cancelled.load(Ordering::Relaxed) {
             return Err(GetError::Cancelled);
         }
-        let purse = self.store.purse();
-        purse.go_on_from(pin.progress().spent);
+        let purse = pin.purse.get_or_init(|| {
+            let purse = self.store.purse();
+            purse.go_on_from(pin.state.lock().spent);
+            purse
+        });
+        let note_spent = || {
+            if let Some(spent) = Some(purse).filter(|_| self.inner.pays).and_then(|p| p.spent()) {
+                self.inner.pins.note_spent(pin, spent);
+            }
+        };
         let node = Self { inner: self.inner.clone(), store: self.store.paying_from(purse.clone()) };
-        let priced = |done: &FetchProgress| match node.inner.pays {
-            true => {
-                let spent = purse.spent().unwrap_or_else(|| pin.progress().spent);
-                FetchProgress { spent, ..*done }
+        let done = node.pin_all(pin, &mut |done| {
+            note_spent();
+            progress(done)
+        });
+        note_spent();
+        done
+    }
+
+    /// Keeps a plain dataset, or a protected one or a slot of it.
+    fn pin_all(
+        &self,
+        pin: &PinTransfer,
+        progress: &mut dyn FnMut(&FetchProgress) -> bool,
+    ) -> Result<FetchProgress, GetError> {
+        match pin.slot {
+            None if self.manifest(&pin.cid, super::Scope::Network)?.is_none() => {
+                self.pin_plain(&pin.cid, progress)
             }
-            false => *done,
-        };
-        let each = &mut |done: &FetchProgress| progress(&priced(done));
-        let done = match pin.slot {
-            None if node.manifest(&pin.cid, super::Scope::Network)?.is_none() => {
-                node.pin_plain(&pin.cid, each)
-            }
-            slot => node.pin_protected(&pin.cid, slot, each),
-        };
-        done.map(|done| priced(&done))
+            slot => self.pin_protected(&pin.cid, slot, progress),
+        }
     }
 
     /// Goes on with the pins that were under way when the node was last stopped, one after the
@@ -384,14 +405,14 @@ mod tests {
         let same = pins.begin(&root(3), slots[2], || unreachable!("it is open"));
         assert_eq!(same.job, JobId(3));
         pins.set(&all[0], TransferStatus::Done);
-        pins.note(&all[2], &FetchProgress { spent: 1 << 70, ..FetchProgress::default() });
+        pins.note_spent(&all[2], 1 << 70);
         pins.freeze();
         pins.set(&all[1], TransferStatus::Cancelled);
         let again = Pins::open(dir.path());
         let kept: Vec<_> = again.all().iter().map(|pin| (pin.job.0, pin.cid, pin.slot)).collect();
         assert_eq!(kept, [(2, root(2), None), (3, root(3), slots[2])]);
         assert_eq!(again.last_job(), JobId(3));
-        let spent: Vec<u128> = again.all().iter().map(|pin| pin.progress().spent).collect();
+        let spent: Vec<u128> = again.all().iter().map(|pin| pin.state.lock().spent).collect();
         assert_eq!(spent, [0, 1 << 70]);
         assert!(again.all().iter().all(|pin| pin.status() == TransferStatus::Waiting));
     }

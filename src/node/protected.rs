@@ -290,7 +290,7 @@ impl Node {
         let slot = slot.unwrap_or(Slot { index: 0, slots: 1 });
         let places = slot.places(manifest.shape.shards());
         let mut done = FetchProgress::default();
-        self.keep_plain(&mut mender, &manifest, *cid, dataset)?;
+        self.keep_plain(&mut mender, &manifest, *cid, dataset, &mut || progress(&done))?;
         for number in 0..manifest.stripes() {
             let stripe = mender.stripe(number)?;
             let shards: Vec<(usize, Multihash)> =
@@ -317,9 +317,13 @@ impl Node {
         manifest: &Manifest,
         cid: Cid,
         dataset: DatasetId,
+        tell: &mut dyn FnMut() -> bool,
     ) -> Result<(), GetError> {
-        let keep = |cid: &Cid, mender: &mut Mender| -> Result<(), GetError> {
+        let mut keep = |cid: &Cid, mender: &mut Mender| -> Result<(), GetError> {
             let block = mender.plain_block(cid)?;
+            if !tell() {
+                return Err(GetError::Cancelled);
+            }
             if let Some(hash) = cid.multihash() {
                 // What was fetched for reading is in the store; this makes it the dataset's.
                 let block = Block::from_store(hash, block);

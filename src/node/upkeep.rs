@@ -316,13 +316,14 @@ impl Node {
         if let Some(protection) = protection {
             self.inner.mending.learn(&protection.root, info.root);
         }
-        let mut source = self.source(&root, Scope::Network);
+        let node = self.for_one_download();
+        let mut source = node.source(&root, Scope::Network);
         let fetched = self.wait_for(&mut source, &Cid::v1(Codec::Raw, *hash));
         match fetched {
             // Of a parity shard the whole dataset's repair knows how it is made.
             Err(GetError::NotFound | GetError::Timeout) if protection.is_some() => {
                 let stops = || self.inner.upkeep.is_stopping();
-                self.repair(&info.root, &mut |_| !stops()).map(drop)
+                node.repair(&info.root, &mut |_| !stops()).map(drop)
             }
             fetched => fetched,
         }

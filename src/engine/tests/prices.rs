@@ -74,6 +74,19 @@ fn all_that_one_download_retrieves_is_paid_out_of_one_budget() {
 }
 
 #[test]
+fn all_that_the_budget_is_too_small_for_is_passed_over_at_once() {
+    let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 1));
+    let (a, _) = bench.connect(1);
+    bench.start(Order::Sequential);
+    let all: Vec<u32> = (1..=200).collect();
+    bench.want(&all);
+    let blocks = all.iter().map(|n| (hash(*n), HAVE)).collect();
+    let said = bench.hear(a, Message::BlockPresence { price: 16, blocks });
+    assert_eq!(asked(&said, a).len(), 1);
+    assert_eq!(failed(&end_search(&mut bench, a, &said)), [WantError::OverBudget; 199]);
+}
+
+#[test]
 fn when_the_budget_is_used_up_one_who_gives_is_looked_for() {
     let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 1));
     let (a, _) = bench.connect(1);

@@ -223,26 +223,27 @@ pub(super) fn exists(app: &App, cid: &Cid) -> Reply {
 }
 
 pub(super) fn manifest(app: &App, cid: &Cid) -> Reply {
-    match fetch_item(app, cid) {
+    match fetch_item(&app.node, cid) {
         Ok(item) => json_reply(&item),
         Err(reply) => reply,
     }
 }
 
 /// The root block is enough to know the dataset by; it is fetched if it lacks.
-fn fetch_item(app: &App, cid: &Cid) -> Result<Value, Reply> {
-    app.node.block(cid, Scope::Network).map_err(|failed| data_error(&failed))?;
-    let info = app.node.dataset(cid).ok().flatten().map(|dataset| dataset.info);
-    Ok(item(&app.node, cid, info.as_ref()))
+fn fetch_item(node: &Node, cid: &Cid) -> Result<Value, Reply> {
+    node.block(cid, Scope::Network).map_err(|failed| data_error(&failed))?;
+    let info = node.dataset(cid).ok().flatten().map(|dataset| dataset.info);
+    Ok(item(node, cid, info.as_ref()))
 }
 
 /// Begins to fetch a dataset to keep it.
 pub(super) fn fetch(app: &App, cid: &Cid) -> Reply {
-    let mut item = match fetch_item(app, cid) {
+    let node = app.node.for_one_download();
+    let mut item = match fetch_item(&node, cid) {
         Ok(item) => item,
         Err(reply) => return reply,
     };
-    match transfers::start(app, cid) {
+    match transfers::start(&node, cid) {
         Some(transfer) => {
             item["downloadId"] = transfer.job().0.into();
             json_reply(&item)
