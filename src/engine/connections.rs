@@ -61,6 +61,8 @@ impl Engine {
         self.peers.insert(conn, peer);
         let (listen_port, agent) = (self.config.listen_port, self.config.agent.clone());
         self.send(conn, Message::Hello { listen_port, agent });
+        // A connection that a kill of this node ended is over without anybody having said so.
+        self.write_off(id);
         self.show_vouchers(conn, id);
         self.timers.set(Timer::Idle(conn), self.now.after(self.config.idle_timeout / 2));
         self.ask_newcomer(conn);

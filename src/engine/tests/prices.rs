@@ -135,6 +135,26 @@ fn a_bulk_job_that_only_the_too_dear_could_serve_is_told_so_in_time() {
 }
 
 #[test]
+fn what_was_on_its_way_when_the_seller_was_killed_is_not_owed_when_it_is_back() {
+    let sold = Account { sold: 65 << 20, ..Account::default() };
+    let mut bench = Bench::with(|config| {
+        (config.price, config.credit) = (16, 64);
+        config.accounts = vec![(peer(1), sold)];
+    });
+    let (_, said) = bench.connect(1);
+    let kept = said.iter().find_map(|output| {
+        let Output::Keep { account, .. } = output else { return None };
+        Some((account.owed_to_us(), account.lost))
+    });
+    // As much of it as the credit is believed of a peer that has paid nothing yet.
+    assert_eq!(kept, Some((1 << 20, 64 << 20)));
+    // It comes back again, which it is believed for once.
+    bench.tell(Input::Disconnected { conn: ConnId(1), reason: CloseReason::Idle });
+    let (_, said) = bench.connect(1);
+    assert!(!said.iter().any(|output| matches!(output, Output::Keep { .. })), "{said:?}");
+}
+
+#[test]
 fn a_block_is_paid_once_though_its_want_was_gone_before_the_first_of_two_copies() {
     let mut bench = Bench::with(|config| (config.price_max, config.budget) = (16, 10));
     let (a, _) = bench.connect(1);
