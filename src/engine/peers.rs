@@ -2,6 +2,7 @@
 
 use super::{
     Bucket, ConnId, Moment, PurseId,
+    lean::push_back,
     pace::{self, Mark, Pace},
 };
 use barrow_wire::{Multihash, PeerId};
@@ -169,7 +170,8 @@ impl Peer {
         self.outstanding_bytes += bytes;
         let (sent_at, late_at) = (now, now.after(patience));
         let cost = cost.map(Box::new);
-        self.requests.push_back(Request { hash, bytes, sent_at, mark, late_at, cost });
+        let request = Request { hash, bytes, sent_at, mark, late_at, cost };
+        push_back(&mut self.requests, request);
     }
 
     /// What comes from now on is of the next block.

@@ -2,7 +2,7 @@
 
 use super::{
     Bucket, CloseReason, ConnId, Engine, Moment, Output, Timer,
-    lean::{free_if_empty, push},
+    lean::{free_if_empty, push, push_back},
 };
 use barrow_wire::{
     Message, Multihash, Presence,
@@ -170,7 +170,7 @@ impl Serving {
         if client.queue.is_empty() && client.sending.is_empty() {
             client.share = client.share.max(share);
         }
-        client.queue.push_back((hash, len));
+        push_back(&mut client.queue, (hash, len));
         true
     }
 

@@ -82,14 +82,46 @@ struct Key {
     chance: u32,
 }
 
+/// Connections that a block is requested on, in the want itself: each has one before long.
+#[derive(Clone, Debug, Hash)]
+struct Owners {
+    conns: [ConnId; OWNERS_MAX],
+    len: u8,
+}
+
+impl Owners {
+    /// What stands in a place that is free, so that equal lists are equal.
+    const NONE: ConnId = ConnId(0);
+
+    const fn new() -> Self {
+        Self { conns: [Self::NONE; OWNERS_MAX], len: 0 }
+    }
+
+    fn get(&self) -> &[ConnId] {
+        self.conns.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    fn add(&mut self, conn: ConnId) {
+        assert!(!self.get().contains(&conn), "a block is asked for once of a peer");
+        let free = self.conns.get_mut(usize::from(self.len));
+        *free.expect("a block has at most two owners") = conn;
+        self.len += 1;
+    }
+
+    fn remove(&mut self, conn: ConnId) {
+        let rest = self.clone();
+        *self = Self::new();
+        rest.get().iter().filter(|owner| **owner != conn).for_each(|owner| self.add(*owner));
+    }
+}
+
 /// A block that somebody here waits for.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Want {
     pub jobs: Vec<JobId>,
     pub asked_at: Moment,
     holders: Vec<Holder>,
-    /// Connections that it is requested on.
-    owners: Vec<ConnId>,
+    owners: Owners,
     /// Somebody said to have it, at some time.
     pub seen: bool,
     /// The same, for more than may be paid.
@@ -105,7 +137,7 @@ impl Want {
     }
 
     pub(super) fn owners(&self) -> &[ConnId] {
-        &self.owners
+        self.owners.get()
     }
 
     pub(super) fn knows(&self, conn: ConnId) -> Option<Knows> {
@@ -114,7 +146,7 @@ impl Want {
 
     /// Whether nobody has it, and nobody may still say so.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.owners.is_empty()
+        self.owners().is_empty()
             && self.holders.iter().all(|holder| match holder.knows() {
                 Knows::Asked { .. } | Knows::Has { .. } => false,
                 Knows::Not | Knows::Dear | Knows::Bad => true,
@@ -132,7 +164,7 @@ impl Want {
 
     /// Whether somebody has it or sends it.
     pub(super) fn has_provider(&self) -> bool {
-        !self.owners.is_empty() || self.count_has() > 0
+        !self.owners().is_empty() || self.count_has() > 0
     }
 
     fn count_has(&self) -> u64 {
@@ -142,7 +174,7 @@ impl Want {
 
     fn wanted_key(&self) -> Option<Key> {
         let holders = self.count_has();
-        let ready = self.owners.is_empty() && holders > 0;
+        let ready = self.owners().is_empty() && holders > 0;
         let rank = if self.bulk { holders } else { self.sequence };
         ready.then_some(Key { bulk: self.bulk, rank, chance: self.chance })
     }
@@ -181,7 +213,7 @@ impl Wants {
                 jobs: Vec::new(),
                 asked_at: now,
                 holders: Vec::new(),
-                owners: Vec::new(),
+                owners: Owners::new(),
                 seen: false,
                 dear: false,
                 bulk,
@@ -247,15 +279,11 @@ impl Wants {
     }
 
     pub(super) fn own(&mut self, hash: &Multihash, conn: ConnId) {
-        self.change(hash, |want| {
-            assert!(!want.owners.contains(&conn), "a block is asked for once of a peer");
-            want.owners.push(conn);
-            assert!(want.owners.len() <= OWNERS_MAX, "a block has at most two owners");
-        });
+        self.change(hash, |want| want.owners.add(conn));
     }
 
     pub(super) fn disown(&mut self, hash: &Multihash, conn: ConnId) {
-        self.change(hash, |want| want.owners.retain(|owner| *owner != conn));
+        self.change(hash, |want| want.owners.remove(conn));
     }
 
     /// A connection is gone. Returns the blocks that it held or was asked for.
@@ -264,7 +292,7 @@ impl Wants {
         let hashes: Vec<_> = known.map(|(hash, _)| *hash).collect();
         for hash in &hashes {
             self.change(hash, |want| {
-                want.owners.retain(|owner| *owner != conn);
+                want.owners.remove(conn);
                 want.holders.retain(|holder| holder.conn != conn);
             });
         }
