@@ -60,8 +60,7 @@ impl Engine {
     }
 
     /// One pass over the most urgent blocks. A block whose best peer is full waits for it, unless
-    /// so much waits there already that another would be sooner. Returns whether any of
-    /// them has changed its state.
+    /// so much waits there already that another would be sooner. Returns whether it changed anything.
     fn assign(&mut self, lists: &mut BTreeMap<ConnId, Vec<Multihash>>) -> bool {
         let blocks: Vec<_> = self.wants.ready().take(SCAN_MAX).collect();
         let rate_unknown = self.rate_unknown();
