@@ -13,9 +13,11 @@ mod common;
 
 use barrow::{
     Block, Cid, Codec, Multihash, Pool,
-    disk::{DatasetInfo, Disk},
-    local_store::{LocalStore, StoreOptions},
-    metrics::Metrics,
+    base::metrics::Metrics,
+    store::{
+        disk::{DatasetInfo, Disk},
+        local_store::{LocalStore, StoreOptions},
+    },
 };
 use common::{Spread, file_bytes, is_smoke, runs, scratch, seconds, warm};
 use std::{env, fs, os::unix::fs::FileExt as _, path::Path, process::Command, sync::Arc};

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "C hands pointers over; each use says what makes it sound")]
 
 use crate::{
-    config::{Config, Limits, PeerTarget},
+    base::config::{Config, Limits, PeerTarget},
     node::Node,
 };
 use std::{

@@ -25,52 +25,23 @@
 //! on the disk without any network, [`wire`] the messages between nodes. Programs in other languages
 //! take the feature `capi` and `include/barrow.h`.
 
-pub mod block;
-pub mod clock;
-pub mod config;
-pub mod metrics;
-pub mod pool;
-
-pub mod car;
-pub mod dag;
-pub mod dag_cbor;
-pub mod dag_json;
+pub mod base;
+pub mod content;
+pub mod data;
 pub mod engine;
 pub mod erasure;
-pub mod local_store;
-pub mod unixfs;
-
-pub mod discovery;
-pub mod disk;
-pub mod gate;
-pub mod http_client;
-pub mod identity;
-pub mod ledger;
-pub mod reactor;
-pub mod workers;
-
-pub mod block_stream;
-pub mod car_import;
-pub mod car_stream;
-pub mod fetch;
-pub mod import;
-pub mod mend;
-pub mod network_store;
-pub mod protect;
-pub mod resolve;
-pub mod store_stream;
-
+pub mod net;
 pub mod node;
+pub mod store;
+pub mod web;
 
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod cli;
-pub mod http;
 
 pub use barrow_wire as wire;
 pub use barrow_wire::{Cid, Codec, Identity, Multihash, PeerId};
-pub use block::Block;
-pub use config::Config;
-pub use local_store::LocalStore;
+pub use base::{config::Config, pool::Pool};
+pub use data::block::Block;
 pub use node::Node;
-pub use pool::Pool;
+pub use store::local_store::LocalStore;

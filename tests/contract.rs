@@ -17,7 +17,7 @@ mod rows;
 
 use barrow::{
     cli::args::{Args, COMMANDS, GLOBAL_FLAGS},
-    local_store::{LocalStore, StoreOptions},
+    store::local_store::{LocalStore, StoreOptions},
 };
 use node::{BARROW, Node, loop_until, make_file, put, run};
 use std::{

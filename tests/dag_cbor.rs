@@ -10,7 +10,7 @@
 
 use barrow::{
     Cid, Codec, Multihash,
-    dag_cbor::{DagCborError as Error, ITEMS_MAX, Map, Value},
+    data::dag_cbor::{DagCborError as Error, ITEMS_MAX, Map, Value},
 };
 use barrow_wire::HashCode;
 use proptest::{collection::vec, prelude::*};

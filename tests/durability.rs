@@ -17,9 +17,11 @@ mod node;
 
 use barrow::{
     Block, Cid, Codec, Pool,
-    disk::{DatasetInfo, Disk},
-    local_store::{LocalStore, StoreOptions},
-    metrics::Metrics,
+    base::metrics::Metrics,
+    store::{
+        disk::{DatasetInfo, Disk},
+        local_store::{LocalStore, StoreOptions},
+    },
 };
 use node::{Node, make_file, run};
 use std::{

@@ -13,7 +13,7 @@ mod random;
 
 use barrow::{
     Cid, Codec, Multihash,
-    dag_cbor::{Map, Value},
+    data::dag_cbor::{Map, Value},
     erasure::{Code, List, Manifest, ManifestError, Nodes, Shape, Stripe, kernels},
 };
 use barrow_wire::HashCode;

@@ -13,10 +13,10 @@ mod random;
 
 use barrow::{
     Cid, Config, Node,
+    content::store_stream::Scope,
+    data::unixfs::Profile,
     erasure::{List, Manifest, Shape},
     node::{PutOptions, Stored},
-    store_stream::Scope,
-    unixfs::Profile,
 };
 use random::Random;
 use std::{

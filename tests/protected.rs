@@ -14,7 +14,7 @@ mod node;
 
 use barrow::{
     Cid, Codec, Multihash,
-    car::{encode_block_head, encode_header},
+    data::car::{encode_block_head, encode_header},
     erasure::{List, Manifest},
 };
 use barrow_wire::HashCode;

@@ -11,9 +11,9 @@
 
 use barrow::{
     Block, Cid, Codec, Config, Node,
+    content::store_stream::Scope,
     erasure::{List, Manifest, Shape},
     node::PutOptions,
-    store_stream::Scope,
 };
 use std::{
     fs,
@@ -76,7 +76,7 @@ fn a_damaged_block_comes_back_from_a_peer_though_nobody_asks_for_it() {
     let a = Node::start(config(dir_a.path())).unwrap();
     let cid = a.put(&mut &content()[..]).unwrap();
     let mut config_b = config(dir_b.path());
-    config_b.peers = vec![barrow::config::PeerTarget { id: None, address: a.addresses()[0] }];
+    config_b.peers = vec![barrow::base::config::PeerTarget { id: None, address: a.addresses()[0] }];
     let b = Node::start(config_b.clone()).unwrap();
     b.pin(&cid, &mut |_| true).unwrap();
     b.shutdown();

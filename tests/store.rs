@@ -10,9 +10,11 @@
 
 use barrow::{
     Block, Cid, Codec, Pool,
-    disk::{DatasetInfo, Disk},
-    local_store::{LocalStore, StoreError, StoreOptions},
-    metrics::Metrics,
+    base::metrics::Metrics,
+    store::{
+        disk::{DatasetInfo, Disk},
+        local_store::{LocalStore, StoreError, StoreOptions},
+    },
 };
 use std::{
     collections::BTreeMap,

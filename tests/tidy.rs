@@ -13,52 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Modules from the ground up; each uses only those of lower floors. Those that are not there
-/// (yet) are let pass.
-const FLOORS: &[(&str, &[&str])] = &[
-    ("wire", &["wire"]),
-    ("plain data", &["block", "clock", "config", "metrics", "pool"]),
-    (
-        "pure machines and the store",
-        &["car", "dag", "dag_cbor", "dag_json", "engine", "erasure", "local_store", "unixfs"],
-    ),
-    (
-        "threads, sockets and clocks",
-        &["discovery", "disk", "gate", "http_client", "identity", "ledger", "reactor", "workers"],
-    ),
-    ("what joins them", &["block_stream", "car_import", "import", "network_store", "protect"]),
-    ("datasets", &["car_stream", "fetch", "mend", "resolve", "store_stream"]),
-    ("the composition root", &["node"]),
-    ("what people and programs see", &["capi", "cli", "http"]),
-    ("the binary", &["main"]),
+/// The folders of `src` from the ground up, one a floor; each uses only those before it.
+const FLOORS: &[&str] = &[
+    "wire", "base", "data", "engine", "erasure", "store", "net", "content", "node", "web", "capi",
+    "cli", "main",
 ];
 
-/// Who uses a module of its own floor, and why that is no knot.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("dag", "unixfs", "links of dag-pb are UnixFS's to read"),
-    ("dag", "dag_cbor", "links of dag-cbor are its to read"),
-    ("dag_json", "dag_cbor", "both codecs have one data model"),
-    ("dag", "dag_json", "links of dag-json are its to read"),
-    ("erasure", "dag_cbor", "a protected manifest is a block of dag-cbor"),
-    ("car", "dag", "what belongs to a root is found by its links"),
-    ("car", "dag_cbor", "its header is a block of dag-cbor"),
-    ("car", "unixfs", "a part of a file is found by the file's tree"),
-    ("discovery", "http_client", "routers are asked over HTTP"),
-    ("discovery", "reactor", "what it finds goes to the Engine through the reactor's handle"),
-    ("reactor", "disk", "blocks for peers are read by the disk threads, which never call back"),
-    ("car_stream", "store_stream", "its blocks are those that a stream would read"),
-    ("import", "protect", "a file's parity is made as its leaves come"),
-    ("store_stream", "mend", "what lacks of a protected dataset is rebuilt for whoever reads it"),
-    ("mend", "store_stream", "the manifest's own blocks are read as any others"),
-    ("reactor", "ledger", "it notes debts and bans there, which never calls back"),
-    ("resolve", "store_stream", "a path is followed block by block, as a stream reads"),
-    ("fetch", "store_stream", "it fails as a stream does, and waits as one"),
-    ("cli", "http", "serve starts it, and both tell of a node in the same JSON"),
-];
-
-/// Modules, and the wire crate, that have neither clock nor thread nor file nor socket.
-const PURE: &[&str] =
-    &["car", "dag", "dag_cbor", "dag_json", "engine", "erasure", "unixfs", "wire"];
+/// Folders, and the wire crate, that have neither clock nor thread nor file nor socket.
+const PURE: &[&str] = &["data", "engine", "erasure", "wire"];
 const IMPURE: &[&str] = &[
     "std::env",
     "std::fs",
@@ -106,8 +68,8 @@ struct Source {
 }
 
 impl Source {
-    /// The module that a file of `src` or the wire crate belongs to.
-    fn module(&self) -> &str {
+    /// The folder that a file of `src` or the wire crate belongs to.
+    fn folder(&self) -> &str {
         let Some(path) = self.path.strip_prefix("src/") else { return "wire" };
         path.split('/').next().and_then(|name| name.split('.').next()).unwrap_or_default()
     }
@@ -279,53 +241,58 @@ fn line_of(text: &str, at: usize) -> usize {
 
 // --- Floors ---
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|(_, modules)| modules.contains(&module))
+fn floor(folder: &str) -> Option<usize> {
+    FLOORS.iter().position(|name| *name == folder)
 }
 
 #[test]
-fn every_module_has_its_floor() {
+fn every_folder_has_its_floor() {
     let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let modules = lib.lines().filter_map(|line| {
+    let folders = lib.lines().filter_map(|line| {
         let name = line.trim().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
         name.strip_prefix("mod ")?.strip_suffix(';')
     });
-    let lost = modules.filter(|module| floor(module).is_none()).map(ToOwned::to_owned);
-    refuse("these modules stand on no floor of tests/tidy.rs", lost.collect());
+    let missing = folders.filter(|folder| floor(folder).is_none()).map(ToOwned::to_owned);
+    refuse("these folders have no floor in tests/tidy.rs", missing.collect());
 }
 
 #[test]
-fn modules_use_only_those_of_lower_floors() {
+fn folders_use_only_those_of_lower_floors() {
     let mut found = Vec::new();
     for source in own().iter().filter(|source| !source.path.ends_with("src/lib.rs")) {
-        let module = source.module();
-        let Some(own) = floor(module).filter(|_| module != "wire") else { continue };
-        let first = if module == "main" { "barrow" } else { "crate" };
+        let folder = source.folder();
+        let Some(own) = floor(folder).filter(|_| folder != "wire") else { continue };
+        let first = if folder == "main" { "barrow" } else { "crate" };
         for path in paths(&source.code, first) {
             let used = path.split("::").nth(1).unwrap_or_default();
-            let allowed = EXCEPTIONS.iter().any(|(a, b, _)| *a == module && *b == used);
             match floor(used) {
-                _ if used == module || allowed => {}
+                _ if used == folder => {}
                 Some(floor) if floor < own => {}
-                Some(floor) => found.push(format!(
-                    "{}: {path} is on the floor of {}, not below that of {}",
-                    source.path, FLOORS[floor].0, FLOORS[own].0
-                )),
-                None => found.push(format!("{}: {path} is no module with a floor", source.path)),
+                Some(_) => found.push(format!("{}: {path} is not below {folder}", source.path)),
+                None => found.push(format!("{}: {path} is in no folder", source.path)),
             }
         }
         if source.code.contains("super::super::") {
-            found.push(format!("{}: super::super hides whom it uses", source.path));
+            found.push(format!("{}: super::super hides what is used", source.path));
         }
     }
-    refuse("a module uses only those of lower floors", found);
+    refuse("a folder uses only those of lower floors", found);
+}
+
+#[test]
+fn a_module_with_parts_is_a_folder_with_a_mod_rs() {
+    let found = own()
+        .into_iter()
+        .map(|source| source.path)
+        .filter(|path| path.strip_suffix(".rs").is_some_and(|stem| root().join(stem).is_dir()));
+    refuse("x/mod.rs, not x.rs beside x/", found.collect());
 }
 
 #[test]
 fn the_pure_have_neither_clock_nor_thread_nor_file_nor_socket() {
     let mut found = Vec::new();
-    for source in own().iter().filter(|source| PURE.contains(&source.module())) {
-        let engine = if source.module() == "engine" { IMPURE_ENGINE } else { &[] };
+    for source in own().iter().filter(|source| PURE.contains(&source.folder())) {
+        let engine = if source.folder() == "engine" { IMPURE_ENGINE } else { &[] };
         let banned: Vec<&str> = IMPURE.iter().chain(engine).copied().collect();
         for first in ["std", "mio", "crossbeam", "rayon", "parking_lot", "rusqlite"] {
             for path in paths(&source.code, first) {

@@ -10,11 +10,11 @@
 
 use barrow::{
     Block, Cid, Multihash, Pool,
-    import::Importer,
-    unixfs::{
+    base::workers,
+    content::import::Importer,
+    data::unixfs::{
         DirectoryBuilder, FileWalk, Found, HamtCursor, Leaf, Node, Profile, Step, split_shard,
     },
-    workers,
 };
 use chacha20::{
     ChaCha20,

@@ -10,8 +10,10 @@ use crate::{
 };
 use barrow::{
     Codec,
-    car::{encode_block_head, encode_header},
-    unixfs::{FileBuilder, Leaf, Profile},
+    data::{
+        car::{encode_block_head, encode_header},
+        unixfs::{FileBuilder, Leaf, Profile},
+    },
 };
 use std::{
     fs,

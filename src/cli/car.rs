@@ -4,7 +4,7 @@ use super::{
     Access, CliError, args::Args, datasets::copy, output, progress::Progress, put::Counted,
     settings::Settings,
 };
-use crate::{car::WalkOptions, http::escape_url, store_stream::Scope};
+use crate::{content::store_stream::Scope, data::car::WalkOptions, web::http::escape_url};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::{

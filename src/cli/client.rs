@@ -1,6 +1,6 @@
 //! The way to a node that serves the data directory: its API over HTTP.
 
-use crate::http_client::{Content, Request, Response, Url};
+use crate::net::http_client::{Content, Request, Response, Url};
 use serde_json::Value;
 use std::{
     fs,

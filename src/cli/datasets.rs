@@ -5,12 +5,14 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    clock::unix_seconds,
-    fetch::FetchProgress,
-    local_store::Slot,
+    base::clock::unix_seconds,
+    content::{
+        fetch::FetchProgress,
+        resolve::ResolvedKind,
+        store_stream::{GetError, Scope},
+    },
     node::Node,
-    resolve::ResolvedKind,
-    store_stream::{GetError, Scope},
+    store::local_store::Slot,
 };
 use barrow_wire::Cid;
 use serde_json::{Value, json};
@@ -89,7 +91,7 @@ fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Byt
         Access::Serving(client) => {
             let mut url = format!("/ipfs/{cid}");
             for name in path {
-                url += &format!("/{}", crate::http::escape_url(name));
+                url += &format!("/{}", crate::web::http::escape_url(name));
             }
             let (status, total, reader) = client.get_content(&url, from)?;
             Ok((status, total, reader))
@@ -274,7 +276,7 @@ pub(super) fn stat(args: &Args, settings: &Settings) -> Result<(), CliError> {
 fn stat_store(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let stat = with_access(settings, |access| match access {
         Access::Serving(client) => Ok(client.get_json("/api/v1/node")?["store"].take()),
-        Access::Own(node) => Ok(crate::http::store_stat(node)),
+        Access::Own(node) => Ok(crate::web::http::store_stat(node)),
     })?;
     if args.has("json") {
         return output::json(&stat);
@@ -359,7 +361,7 @@ fn verified(settings: &Settings) -> Result<Value, CliError> {
                 progress.set_of(so_far.bytes, Some(so_far.bytes_total));
                 true
             })?;
-            Ok(crate::http::verify_json(&report))
+            Ok(crate::web::http::verify_json(&report))
         }
     });
     progress.end();

@@ -3,7 +3,7 @@
 use super::{CliError, args::Args, human, output, put};
 use crate::{
     erasure::Shape,
-    http_client::{Content, Request, Url},
+    net::http_client::{Content, Request, Url},
 };
 use ring::digest;
 use serde_json::Value;

@@ -31,7 +31,7 @@ fn show(args: &Args, settings: &Settings) -> Result<(), CliError> {
             | Value::String(_)
             | Value::Object(_) => Ok(Vec::new()),
         },
-        Access::Own(node) => crate::http::ledger_json(node.ledger()),
+        Access::Own(node) => crate::web::http::ledger_json(node.ledger()),
     };
     access.close();
     let entries = entries.map_err(|error| CliError::Failed(error.to_string()))?;
@@ -59,7 +59,7 @@ fn settle(args: &Args, settings: &Settings, peer: PeerId, amount: u64) -> Result
         Access::Own(node) => {
             let settled = node.ledger().settle(&peer, amount);
             settled
-                .map(|entry| crate::http::ledger_entry_json(node.ledger(), &entry))
+                .map(|entry| crate::web::http::ledger_entry_json(node.ledger(), &entry))
                 .map_err(|error| CliError::Failed(error.to_string()))
         }
     };

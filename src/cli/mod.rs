@@ -19,10 +19,9 @@ mod settings;
 mod spread;
 
 use crate::{
-    local_store::StoreError,
-    mend::ErasureError,
+    content::{mend::ErasureError, store_stream::GetError},
     node::{Node, PutError, SpreadError, StartError},
-    store_stream::GetError,
+    store::local_store::StoreError,
 };
 use args::Args;
 use client::{ApiError, Client};

@@ -9,7 +9,7 @@ use super::{
     put,
     settings::Settings,
 };
-use crate::{http::report_json, node::Stored};
+use crate::{node::Stored, web::http::report_json};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::io;

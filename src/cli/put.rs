@@ -4,14 +4,15 @@ use super::{
     Access, CliError, args::Args, client::Client, output, progress::Progress, settings::Settings,
 };
 use crate::{
-    block_stream,
+    base::{pool::Pool, workers},
+    content::{
+        block_stream,
+        import::{ImportError, Importer},
+    },
+    data::unixfs::Profile,
     erasure::Shape,
-    http::escape_url,
-    import::{ImportError, Importer},
     node::{Node, PutOptions, Stored},
-    pool::Pool,
-    unixfs::Profile,
-    workers,
+    web::http::escape_url,
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! `serve`, and the commands on a serving node.
 
 use super::{Access, CliError, args::Args, client::Client, output, settings::Settings};
-use crate::{http::HttpServer, node::Node};
+use crate::{node::Node, web::http::HttpServer};
 use serde_json::{Value, json};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -29,7 +29,7 @@ pub(super) fn serve(settings: &Settings) -> Result<(), CliError> {
         },
         None => None,
     };
-    let mut about = crate::http::about(&node);
+    let mut about = crate::web::http::about(&node);
     about["pid"] = json!(std::process::id());
     about["http"] = json!(http.as_ref().map(|http| http.address().to_string()));
     write_atomically(&file, &about)?;
@@ -78,7 +78,7 @@ pub(super) fn id(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let access = Access::open(settings, false)?;
     let about = match &access {
         Access::Serving(client) => client.get_json("/api/v1/node").map_err(CliError::from),
-        Access::Own(node) => Ok(crate::http::about(node)),
+        Access::Own(node) => Ok(crate::web::http::about(node)),
     };
     access.close();
     let about = about?;
@@ -132,7 +132,7 @@ pub(super) fn transfers(args: &Args, settings: &Settings) -> Result<(), CliError
     let transfers = match (operand(0)?, operand(1)?) {
         (None, _) => serving(settings)?.get_json("/api/v1/transfers")?["transfers"].take(),
         (Some("cancel"), Some(job)) => {
-            let job = crate::http::escape_url(job);
+            let job = crate::web::http::escape_url(job);
             json!([serving(settings)?.delete(&format!("/api/v1/transfers/{job}"))?])
         }
         (Some(_), _) => return Err(CliError::Usage("usage: barrow transfers [cancel JOB]".into())),

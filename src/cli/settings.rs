@@ -6,9 +6,9 @@ use super::{
     human::parse_bytes,
 };
 use crate::{
-    config::{Config, Limits, PeerTarget},
-    discovery,
+    base::config::{Config, Limits, PeerTarget},
     erasure::{Kernel, kernels, use_kernel},
+    net::discovery,
 };
 use data_encoding::HEXLOWER_PERMISSIVE;
 use log::LevelFilter;

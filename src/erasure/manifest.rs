@@ -1,7 +1,7 @@
 //! The protected manifest: which blocks are the shards of a dataset. Specified in `wire/SPEC.md`.
 
 use super::{STRIPE_BYTES_MAX, Shape};
-use crate::dag_cbor::{DagCborError, Map, Value};
+use crate::data::dag_cbor::{DagCborError, Map, Value};
 use barrow_wire::{Cid, Codec, Multihash, limits::BLOCK_BYTES_MAX};
 use bytes::Bytes;
 use std::{collections::HashSet, fmt, ops::Range};

@@ -1,7 +1,7 @@
 //! Erasure coding: k data shards and m parity shards a stripe, any k of which give all.
 //!
 //! Pure: bytes in, bytes out. [`Code`] is the arithmetic, [`Manifest`] says which blocks are the
-//! shards of a dataset. Threads and stores are above, in [`crate::protect`] and [`crate::mend`].
+//! shards of a dataset. Threads and stores are above, in [`crate::content::protect`] and [`crate::content::mend`].
 
 mod code;
 mod field;

@@ -2,9 +2,11 @@
 
 use super::Node;
 use crate::{
-    disk::VerifyReport,
-    local_store::{Dataset, Removed, StoreError},
-    store_stream::GetError,
+    content::store_stream::GetError,
+    store::{
+        disk::VerifyReport,
+        local_store::{Dataset, Removed, StoreError},
+    },
 };
 use barrow_wire::Cid;
 
@@ -15,7 +17,7 @@ impl Node {
     /// # Errors
     /// If it cannot be written.
     pub fn pin_for(&self, cid: &Cid, seconds: u64) -> Result<bool, StoreError> {
-        self.inner.disk.pin_until(cid, crate::clock::unix_seconds().saturating_add(seconds))
+        self.inner.disk.pin_until(cid, crate::base::clock::unix_seconds().saturating_add(seconds))
     }
 
     /// No longer keeps a dataset; `false` if there is none.

@@ -2,9 +2,9 @@
 
 use super::Node;
 use crate::{
-    config::Config,
+    base::config::Config,
     engine::{Engine, EngineConfig},
-    ledger::{Ledger, Past},
+    net::ledger::{Ledger, Past},
 };
 use barrow_wire::PeerId;
 use std::net::SocketAddr;

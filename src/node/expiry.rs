@@ -28,7 +28,7 @@ impl Clock {
 }
 
 fn wall() -> Duration {
-    Duration::from_secs(crate::clock::unix_seconds())
+    Duration::from_secs(crate::base::clock::unix_seconds())
 }
 
 impl Node {
@@ -44,7 +44,7 @@ impl Node {
         }
     }
 
-    fn remove_expired(&self, now: u64) -> Result<(), crate::disk::StoreError> {
+    fn remove_expired(&self, now: u64) -> Result<(), crate::store::disk::StoreError> {
         let expired = self.inner.disk.expired(now)?;
         if expired.is_empty() {
             return Ok(());

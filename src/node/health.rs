@@ -1,7 +1,7 @@
 //! What a node tells of its own state.
 
 use super::Node;
-use crate::metrics::Metrics;
+use crate::base::metrics::Metrics;
 use std::sync::Arc;
 
 impl Node {

@@ -3,8 +3,9 @@
 
 use super::{Node, TransferStatus};
 use crate::{
-    engine::JobId, fetch::FetchProgress, local_store::Slot, network_store::Purse,
-    store_stream::GetError,
+    content::{fetch::FetchProgress, network_store::Purse, store_stream::GetError},
+    engine::JobId,
+    store::local_store::Slot,
 };
 use barrow_wire::Cid;
 use parking_lot::{Condvar, Mutex};

@@ -2,16 +2,19 @@
 
 use super::{Node, PutError, PutOptions, Resolved, Stored, unix_seconds};
 use crate::{
-    block::Block,
-    dag,
-    disk::{DatasetId, VerifyReport},
+    content::{
+        fetch::FetchProgress,
+        import::{ImportError, Importer},
+        mend::Mender,
+        protect::{ProtectError, Protector, protect_stored},
+        store_stream::{GetError, Scope},
+    },
+    data::{block::Block, dag},
     erasure::{Manifest, ManifestError, Shape},
-    fetch::FetchProgress,
-    import::{ImportError, Importer},
-    local_store::{Dataset, DatasetInfo, Protection, Slot},
-    mend::Mender,
-    protect::{ProtectError, Protector, protect_stored},
-    store_stream::{GetError, Scope},
+    store::{
+        disk::{DatasetId, VerifyReport},
+        local_store::{Dataset, DatasetInfo, Protection, Slot},
+    },
 };
 use barrow_wire::{Cid, Codec, Multihash};
 use std::{fs::File, io::Read, path::Path};

@@ -1,7 +1,7 @@
 //! What a node tells others that it has.
 
 use super::Node;
-use crate::local_store::{DatasetId, DatasetInfo, StoreError};
+use crate::store::local_store::{DatasetId, DatasetInfo, StoreError};
 use barrow_wire::Cid;
 
 /// The CIDs by which a dataset is found: its root, and the plain root of a protected one that is

@@ -2,7 +2,9 @@
 //! say of those that it asked them to keep.
 
 use super::Node;
-use crate::{engine::Input, local_store::Slot, reactor::Keeper, store_stream::GetError};
+use crate::{
+    content::store_stream::GetError, engine::Input, net::reactor::Keeper, store::local_store::Slot,
+};
 use barrow_wire::{Cid, Message, PeerId, SlotState};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{

@@ -2,10 +2,10 @@
 
 use super::Node;
 use crate::{
+    content::store_stream::{GetError, Scope},
     engine::Input,
     erasure::{Manifest, Shape},
-    local_store::Slot,
-    store_stream::{GetError, Scope},
+    store::local_store::Slot,
 };
 use barrow_wire::{Cid, Message, PeerId, SlotState};
 use parking_lot::Mutex;

@@ -2,8 +2,8 @@
 
 use super::Node;
 use crate::{
-    local_store::{Dataset, Slot, StoreError},
-    store_stream::{GetError, Scope},
+    content::store_stream::{GetError, Scope},
+    store::local_store::{Dataset, Slot, StoreError},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

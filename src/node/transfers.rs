@@ -2,9 +2,8 @@
 
 use super::{Node, PinTransfer};
 use crate::{
+    content::{network_store::Reading, store_stream::GetError},
     engine::{JobId, JobSnapshot},
-    network_store::Reading,
-    store_stream::GetError,
 };
 use barrow_wire::{Cid, PeerId};
 use std::{collections::BTreeMap, time::Duration};

@@ -3,9 +3,11 @@
 
 use super::{Node, expiry::Clock};
 use crate::{
-    disk::Looked,
-    local_store::{Dataset, StoreError},
-    store_stream::{BlockSource, GetError, Scope, wait_until},
+    content::store_stream::{BlockSource, GetError, Scope, wait_until},
+    store::{
+        disk::Looked,
+        local_store::{Dataset, StoreError},
+    },
 };
 use barrow_wire::{Cid, Codec, Multihash, Presence};
 use crossbeam::{
@@ -199,7 +201,7 @@ impl Node {
             let mut report = report.lock();
             report.is_running = false;
             report.passes += 1;
-            report.finished = crate::clock::unix_seconds();
+            report.finished = crate::base::clock::unix_seconds();
             self.inner.metrics.scrub_passes_total.add(1);
             log::info!("{} blocks scrubbed; the next pass is {rest:?} from now", report.blocks);
             return Ok(rest.min(REST_INTERVAL));
@@ -226,8 +228,9 @@ impl Node {
     fn rests(&self, rest: Duration) -> Option<Duration> {
         let report = self.inner.upkeep.report.lock();
         // A clock that went back is none to wait for.
-        let since =
-            crate::clock::unix_seconds().checked_sub(report.finished).map(Duration::from_secs);
+        let since = crate::base::clock::unix_seconds()
+            .checked_sub(report.finished)
+            .map(Duration::from_secs);
         let left = since.and_then(|since| rest.checked_sub(since)).filter(|left| !left.is_zero());
         let is_empty = self.metrics().store_blocks.get() == 0;
         match left {

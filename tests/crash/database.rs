@@ -1,7 +1,7 @@
 //! Indexes in memory that are used again and again: opening one costs more than a whole sequence
 //! of operations on it.
 
-use barrow::local_store::prepare_index;
+use barrow::store::local_store::prepare_index;
 use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 use std::{
     ops::{Deref, DerefMut},

@@ -1,7 +1,7 @@
 //! A medium in memory that forgets, at a crash, what a disk may forget.
 
 use crate::database::{Commit, Lent, Shelf};
-use barrow::local_store::{
+use barrow::store::local_store::{
     StoreError,
     medium::{Index, Medium, PackFile},
 };

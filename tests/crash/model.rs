@@ -6,7 +6,9 @@ use super::{
 };
 use barrow::{
     Block, Cid, Codec, Multihash, Pool,
-    local_store::{DatasetId, DatasetInfo, LocalStore, StoreError, StoreOptions, StoreReader},
+    store::local_store::{
+        DatasetId, DatasetInfo, LocalStore, StoreError, StoreOptions, StoreReader,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

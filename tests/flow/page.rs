@@ -11,7 +11,8 @@ fn the_page_is_small_and_runs_and_asks_nothing_of_another_origin() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(&dir.path().join("a"), &[]);
     let mut bytes = 0;
-    let parts = std::fs::read_dir("src/http/page").unwrap().map(|entry| entry.unwrap().file_name());
+    let parts =
+        std::fs::read_dir("src/web/http/page").unwrap().map(|entry| entry.unwrap().file_name());
     for part in parts {
         let part = part.to_str().unwrap();
         let (path, kind) = match part.rsplit('.').next().unwrap() {
