@@ -1,7 +1,7 @@
 //! Sums of slices times field elements, as fast as the processor allows.
 
 use super::{
-    field::mul,
+    arithmetic::mul,
     simd::{self, ROWS_MAX, Sums},
 };
 use std::sync::OnceLock;

@@ -3,6 +3,7 @@
 //! Pure: bytes in, bytes out. [`Code`] is the arithmetic, [`Manifest`] says which blocks are the
 //! shards of a dataset. Threads and stores are above, in [`crate::content::protect`] and [`crate::content::mend`].
 
+mod arithmetic;
 mod code;
 mod field;
 mod kernel;

@@ -5,7 +5,7 @@
 //! which reads and writes whole vectors at places that it keeps within the slices.
 #![expect(unsafe_code, reason = "processor instructions; each use says why it is sound")]
 
-use super::field::mul;
+use super::arithmetic::mul;
 
 #[cfg(target_arch = "aarch64")]
 mod neon;

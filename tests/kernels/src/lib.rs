@@ -7,6 +7,7 @@
 pub mod erasure {
     const SHARDS_MAX: usize = 256;
 
+    mod arithmetic;
     mod field;
     mod kernel;
     mod simd;
