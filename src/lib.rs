@@ -28,7 +28,6 @@
 pub mod base;
 pub mod content;
 pub mod data;
-pub mod engine;
 pub mod erasure;
 pub mod net;
 pub mod node;
@@ -39,6 +38,7 @@ pub mod web;
 pub mod capi;
 pub mod cli;
 
+pub use barrow_engine as engine;
 pub use barrow_wire as wire;
 pub use barrow_wire::{Cid, Codec, Identity, Multihash, PeerId};
 pub use base::{config::Config, pool::Pool};

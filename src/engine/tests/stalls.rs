@@ -1,7 +1,7 @@
 //! Peers that stall and come back.
 
 use super::*;
-use crate::engine::peers::Peer;
+use crate::peers::Peer;
 
 /// Time passes, and a peer that sends no block answers pings.
 fn pass_alive(bench: &mut Bench, conn: ConnId, seconds: u64) -> Vec<Output> {
