@@ -11,6 +11,33 @@ const PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 /// Bytes of a text at most; it has 52.
 const TEXT_BYTES_MAX: usize = 64;
 
+/// The y coordinates of the points whose order divides 8, without the bit for the sign of x: 0, 1,
+/// -1, and the two of the points of order 8. A signature under such a key binds no message.
+const SMALL_ORDER_Y: [[u8; 32]; 5] = [
+    [0; 32],
+    with_ends(1, 0, 0),
+    with_ends(0xec, 0xff, 0x7f),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+];
+/// The field's prime, 2^255 - 19: y coordinates are below it.
+const PRIME: [u8; 32] = with_ends(0xed, 0xff, 0x7f);
+
+/// A number of 32 bytes, the lowest first.
+const fn with_ends(lowest: u8, between: u8, highest: u8) -> [u8; 32] {
+    let mut number = [between; 32];
+    (number[0], number[31]) = (lowest, highest);
+    number
+}
+
 /// A peer's Ed25519 public key; its text is libp2p's (`12D3KooW…`).
 ///
 /// ```
@@ -34,9 +61,23 @@ impl PeerId {
         &self.0
     }
 
-    /// Whether this peer signed `message`.
+    /// Whether this peer signed `message`, by rule W-11 of SPEC.md: the same answer from every
+    /// implementation, for hostile keys and signatures too.
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+        // ring compares the encoding of [S]B - [h]A with R, and refuses an S that is too large.
+        // What it does not refuse are the keys below, under which one signature fits any message,
+        // or which are a second name of another key.
+        self.is_key()
+            && UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+    }
+
+    /// Whether the key is written the one way that a point has, and its order is not small.
+    fn is_key(&self) -> bool {
+        let mut y = self.0;
+        y[31] &= 0x7f;
+        // The lowest byte stands first, so the numbers are compared from behind.
+        let below_prime = y.iter().rev().lt(PRIME.iter().rev());
+        below_prime && !SMALL_ORDER_Y.contains(&y)
     }
 }
 
@@ -134,6 +175,26 @@ mod tests {
         assert!(text.starts_with("12D3KooW"), "{text}");
         assert_eq!(text.parse(), Ok(id));
         assert_eq!("12D3KooW".parse::<PeerId>(), Err(PeerIdError));
+    }
+
+    #[test]
+    fn every_point_of_small_order_is_refused_however_it_is_written() {
+        let identity = Identity::from_seed([1; 32]);
+        assert!(identity.peer_id().is_key());
+        for point in curve25519_dalek::constants::EIGHT_TORSION {
+            let key = point.compress().to_bytes();
+            let mut other_sign = key;
+            other_sign[31] ^= 0x80;
+            for key in [key, other_sign] {
+                assert!(!PeerId(key).is_key(), "{key:02x?}");
+            }
+        }
+        // 2^255 - 19 is written as well as 0, and so on up to 2^255 - 1.
+        for lowest in 0xed..=0xff {
+            assert!(!PeerId(with_ends(lowest, 0xff, 0x7f)).is_key());
+            assert!(!PeerId(with_ends(lowest, 0xff, 0xff)).is_key());
+        }
+        assert!(PeerId(with_ends(0xeb, 0xff, 0x7f)).is_key());
     }
 
     #[test]

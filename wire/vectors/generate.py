@@ -156,6 +156,102 @@ def stretched(signature):
     return signature[:32] + scalar.to_bytes(32, "little")
 
 
+# --- Ed25519, as far as a library does not go: points of small order, and what one can sign with
+# them (RFC 8032, section 5.1, in affine coordinates) ---
+
+PRIME = 2**255 - 19
+D = -121665 * pow(121666, -1, PRIME) % PRIME
+
+
+def add(p, q):
+    (x1, y1), (x2, y2) = p, q
+    t = D * x1 * x2 * y1 * y2
+    return ((x1 * y2 + x2 * y1) * pow(1 + t, -1, PRIME) % PRIME,
+            (y1 * y2 + x1 * x2) * pow(1 - t, -1, PRIME) % PRIME)
+
+
+def multiply(n, p):
+    result = (0, 1)
+    while n:
+        if n & 1:
+            result = add(result, p)
+        p, n = add(p, p), n >> 1
+    return result
+
+
+def encode(p): return (p[1] | (p[0] & 1) << 255).to_bytes(32, "little")
+
+
+def decode(data):
+    number = int.from_bytes(data, "little")
+    y, sign = number & (2**255 - 1), number >> 255
+    square = (y * y - 1) * pow(D * y * y + 1, -1, PRIME) % PRIME
+    x = pow(square, (PRIME + 3) // 8, PRIME)
+    if x * x % PRIME != square:
+        x = x * pow(2, (PRIME - 1) // 4, PRIME) % PRIME
+    assert x * x % PRIME == square
+    return (PRIME - x if x & 1 != sign else x, y)
+
+
+BASE = decode(bytes.fromhex("58" + "66" * 31))
+# A point of order 8: its multiples are all of small order.
+TORSION = decode(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))
+
+
+def challenge(r, key, message):
+    return int.from_bytes(hashlib.sha512(r + key + message).digest(), "little") % ORDER
+
+
+def hostile_signatures():
+    """Name, key, message, signature, valid: where implementations of Ed25519 differ."""
+    secret = 2**251 + 12345
+    honest = multiply(secret, BASE)
+    commitment = 2**250 + 6789
+
+    def sign(key, message, r):
+        s = (commitment + challenge(r, key, message) * secret) % ORDER
+        return r + s.to_bytes(32, "little")
+
+    plain = encode(multiply(commitment, BASE))
+    message = b"what is signed"
+    key = encode(honest)
+    yield "by the numbers", key, message, sign(key, message, plain), True
+    # The cofactored equation, which multiplies both sides by 8, would take these.
+    shifted = encode(add(multiply(commitment, BASE), TORSION))
+    yield "R with a part of order 8", key, message, sign(key, message, shifted), False
+    mixed = encode(add(honest, TORSION))
+    fits = [0, 0]
+    for n in range(64):
+        said = b"message %d" % n
+        h = challenge(plain, mixed, said)
+        valid = h % 8 == 0
+        if fits[valid] == 0:
+            name = "a key with a part of order 8, where " + ("it cancels out" if valid else "it stays")
+            yield name, mixed, said, sign(mixed, said, plain), valid
+        fits[valid] += 1
+    # A commitment of 0: R is the neutral point, which is allowed in its one form.
+    neutral = encode((0, 1))
+    s = challenge(neutral, key, message) * secret % ORDER
+    yield "R of small order", key, message, neutral + s.to_bytes(32, "little"), True
+    second = (PRIME + 1).to_bytes(32, "little")
+    s = challenge(second, key, message) * secret % ORDER
+    yield "R of small order, written another way", key, message, second + s.to_bytes(32, "little"), False
+    # Under a key of small order, [S]B is R for every message where h is a multiple of the order.
+    small = [(f"{n} times a point of order 8", encode(multiply(n, TORSION))) for n in range(8)]
+    sign_bit = 1 << 255
+    for name, number in (
+        ("0, written as the prime", PRIME), ("0, written as the prime, of the other sign", PRIME | sign_bit),
+        ("1, written as the prime and 1", PRIME + 1),
+        ("1, written as the prime and 1, of the other sign", PRIME + 1 | sign_bit),
+        ("1, of the other sign", 1 | sign_bit), ("-1, of the other sign", PRIME - 1 | sign_bit),
+    ):
+        small.append((name, number.to_bytes(32, "little")))
+    for name, weak in small:
+        n = next(n for n in range(256) if challenge(plain, weak, b"message %d" % n) % 8 == 0)
+        signature = plain + commitment.to_bytes(32, "little")
+        yield f"a key of small order, {name}", weak, b"message %d" % n, signature, False
+
+
 def peers():
     prefix = bytes.fromhex("002408011220")
     cases = []
@@ -190,6 +286,9 @@ def peers():
     ):
         cases.append({"rules": ["W-11"], "name": name, "key": peer(key).hex(),
                       "message": said.hex(), "signature": sign.hex(), "valid": valid})
+    for name, key, said, sign, valid in hostile_signatures():
+        cases.append({"rules": ["W-11"], "name": name, "key": key.hex(), "message": said.hex(),
+                      "signature": sign.hex(), "valid": valid})
     write("peer.json", cases)
 
 
