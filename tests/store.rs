@@ -440,7 +440,7 @@ fn bytes_of_a_block_are_never_taken_for_records() {
     let other = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut deleting = LocalStore::open(other.path(), StoreOptions::default()).unwrap();
     deleting.put(&kept, None).unwrap();
-    deleting.delete_block(kept.hash()).unwrap();
+    deleting.gc().unwrap();
     deleting.sync().unwrap();
     let mut forged = fs::read(other.path().join("packs/00000001.pack")).unwrap().split_off(64);
     forged.resize(100_000, 7);

@@ -123,6 +123,8 @@ impl From<StoreError> for CliError {
                 Self::Locked(format!("{error}, and it does not answer; stop it first"))
             }
             StoreError::Io(_)
+            | StoreError::Unreadable(_)
+            | StoreError::Misplaced(_)
             | StoreError::Index(_)
             | StoreError::BadIndex
             | StoreError::Newer(_)

@@ -37,7 +37,9 @@ const YIELD_MAX: Duration = Duration::from_secs(2);
 const YIELD_INTERVAL: Duration = Duration::from_millis(50);
 /// So often the position is written down.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two passes: so often it is looked whether there is anything to do.
+/// How long a drive that could not be read is left alone at first; doubled with each failure.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// How often the scrub checks, between two passes, whether there is anything to do.
 const REST_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Blocks that could not be brought back, remembered by name.
 const LOST_MAX: usize = 1_000;
@@ -143,6 +145,7 @@ impl Node {
         let mut due = Instant::now() + START_DELAY;
         let mut saved = Instant::now();
         let mut retry_due = due;
+        let mut retry_pause = RETRY_PAUSE_MIN;
         let (interval, mut clock) = (self.inner.config.expiry_interval, Clock::new());
         let mut expiry_due = Instant::now() + interval;
         loop {
@@ -160,10 +163,19 @@ impl Node {
                         retry_due = Instant::now() + REST_INTERVAL;
                     }
                     let was_running = upkeep.report.lock().is_running;
-                    let pause = self.step_scrub().unwrap_or_else(|error| {
-                        log::warn!("the scrub pauses: {error}");
-                        REST_INTERVAL
-                    });
+                    let pause = match self.step_scrub() {
+                        Ok(pause) => {
+                            retry_pause = RETRY_PAUSE_MIN;
+                            pause
+                        }
+                        // A drive that cannot be read now is asked again, ever more rarely, and
+                        // what was not read is not passed over.
+                        Err(error) => {
+                            log::warn!("the scrub pauses for {retry_pause:?}: {error}");
+                            retry_pause = (retry_pause * 2).min(REST_INTERVAL);
+                            retry_pause
+                        }
+                    };
                     let is_running = upkeep.report.lock().is_running;
                     if is_running != was_running || (is_running && saved.elapsed() > SAVE_INTERVAL) {
                         upkeep.save();
@@ -181,7 +193,8 @@ impl Node {
     /// Hashes some blocks; gives how long to rest then.
     fn step_scrub(&self) -> Result<Duration, StoreError> {
         let (rate, rest) = (self.inner.config.scrub_rate, self.inner.config.scrub_rest);
-        if rate == 0 {
+        // A drive that fails in many places is left alone; `/healthz` says so.
+        if rate == 0 || self.inner.disk.is_failing() {
             return Ok(REST_INTERVAL);
         }
         let report = &self.inner.upkeep.report;

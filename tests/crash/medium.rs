@@ -123,6 +123,8 @@ impl Change {
 #[derive(Default)]
 struct State {
     packs: BTreeMap<u32, Pack>,
+    /// Copies of the packs' headers.
+    headers: BTreeMap<u32, Vec<u8>>,
     /// Packs that were removed, and may come back.
     removed: BTreeMap<u32, Pack>,
     /// What cannot be read of a pack.
@@ -295,6 +297,15 @@ impl Medium for Forgetful {
             state.removed.insert(number, pack);
         }
         Ok(())
+    }
+
+    fn keep_header(&self, number: u32, header: &[u8]) -> io::Result<()> {
+        self.call()?.headers.insert(number, header.into());
+        Ok(())
+    }
+
+    fn kept_header(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.state().headers.get(&number).cloned())
     }
 
     fn sync_names(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! A block that was put is readable at once, from the table of pending blocks, until the index
 //! has it. A queued block holds memory of the pool, which bounds the writer's queue in bytes.
 
+mod faults;
 mod verify;
 mod writer;
 
@@ -12,10 +13,11 @@ pub use verify::{Looked, VerifyReport};
 use crate::{
     base::{clock::unix_seconds, metrics::Metrics, pool::Pool},
     data::block::Block,
-    store::local_store::{Dataset, LocalStore, StoreReader},
+    store::local_store::{Dataset, LocalStore, Reading, StoreReader},
 };
 use barrow_wire::{Cid, Multihash, Presence};
 use crossbeam::channel::{Receiver, Sender, bounded};
+use faults::Faults;
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::{HashMap, HashSet},
@@ -71,11 +73,13 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The first write error of each dataset, told when it is to be finished.
     failed: Mutex<HashMap<DatasetId, StoreError>>,
+    /// What reads came to lately.
+    faults: Faults,
     /// Why the store does not do all that it promises.
     unhealthy: Mutex<Option<String>>,
     /// Blocks that were read: the cache goes in the order of its last use.
     touched: Mutex<HashSet<Multihash>>,
-    /// Blocks that were found damaged and that the writer has yet to forget: they are not here.
+    /// Blocks that were found damaged and that the writer has yet to quarantine: they are not here.
     forgotten: Mutex<HashSet<Multihash>>,
     /// Blocks that were found damaged, for whoever brings them back.
     damaged: (Sender<Multihash>, Receiver<Multihash>),
@@ -102,6 +106,7 @@ impl Disk {
             metrics,
             threads: Mutex::default(),
             failed: Mutex::default(),
+            faults: Faults::default(),
             unhealthy: Mutex::default(),
             touched: Mutex::default(),
             forgotten: Mutex::default(),
@@ -273,10 +278,10 @@ impl Disk {
 
     // --- Reading, on the caller's thread ---
 
-    /// The block, if it is here. A damaged one is not: it is forgotten, and named in the log.
+    /// Returns the block, if it is here and sound. A damaged one is quarantined and named in the log.
     ///
     /// # Errors
-    /// If the index or a pack cannot be read.
+    /// [`StoreError::Unreadable`] while the drive does not return it, or if the index cannot be read.
     pub fn get(&self, hash: &Multihash) -> Result<Option<Block>, StoreError> {
         if let Some(block) = self.0.pending.lock().get(hash) {
             return Ok(Some(block.clone()));
@@ -284,18 +289,44 @@ impl Disk {
         if self.0.forgotten.lock().contains(hash) {
             return Ok(None);
         }
-        self.with_reader(|reader| {
-            let block = reader.get(hash, &self.0.pool)?;
-            let mut touched = self.0.touched.lock();
-            if touched.len() < TOUCHED_MAX {
-                touched.insert(*hash);
-            }
-            drop(touched);
-            if block.is_none() && reader.is_damaged(hash, &self.0.pool)? {
+        let mut touched = self.0.touched.lock();
+        if touched.len() < TOUCHED_MAX {
+            touched.insert(*hash);
+        }
+        drop(touched);
+        match self.read(hash, false)? {
+            Reading::Found(block) => Ok(Some(block)),
+            Reading::Absent => Ok(None),
+            Reading::Damaged => {
                 self.quarantine(hash);
+                Ok(None)
             }
-            Ok(block)
-        })
+            Reading::Unreadable(error) => Err(StoreError::Unreadable(error)),
+            Reading::Misplaced(pack) => Err(StoreError::Misplaced(pack)),
+        }
+    }
+
+    /// Reads a block, a quarantined one only if it is asked for. Where the index turns out to be
+    /// wrong it is corrected first, which waits for the writer: nothing of the caller's is held.
+    fn read(&self, hash: &Multihash, quarantined: bool) -> Result<Reading, StoreError> {
+        let read = || {
+            self.with_reader(|reader| match quarantined || !reader.is_quarantined(hash)? {
+                true => reader.read(hash, &self.0.pool),
+                false => Ok(Reading::Absent),
+            })
+        };
+        let mut reading = read()?;
+        if let Reading::Misplaced(pack) = reading {
+            self.0.faults.note_finding();
+            self.control(move |store| store.correct_pack(pack))?;
+            reading = read()?;
+        }
+        match &reading {
+            Reading::Unreadable(error) => self.0.faults.note_unreadable(error),
+            Reading::Found(_) => self.0.faults.note_readable(),
+            Reading::Absent | Reading::Damaged | Reading::Misplaced(_) => {}
+        }
+        Ok(reading)
     }
 
     /// The datasets that refer to a block, here or not.
@@ -430,7 +461,8 @@ impl Disk {
     /// # Errors
     /// The reason why it does not.
     pub fn health(&self) -> Result<(), String> {
-        self.0.unhealthy.lock().clone().map_or(Ok(()), Err)
+        let reason = self.0.unhealthy.lock().clone().or_else(|| self.0.faults.reason());
+        reason.map_or(Ok(()), Err)
     }
 
     /// Writes and syncs what was put, and ends the threads.

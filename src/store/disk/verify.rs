@@ -1,7 +1,7 @@
 //! Blocks that are looked at for no other reason than to see whether they are sound.
 
 use super::{Disk, Write};
-use crate::store::local_store::{LocalStore, StoreError};
+use crate::store::local_store::{LocalStore, Reading, StoreError};
 use barrow_wire::{Cid, Codec, Multihash};
 use crossbeam::channel::Receiver;
 
@@ -117,52 +117,64 @@ impl Disk {
         self.with_reader(|reader| reader.blocks_after(after, limit))
     }
 
-    /// Hashes a block again. A damaged one is forgotten, and named in the log.
+    /// Hashes a block again. A damaged one is quarantined, and named in the log; one that was, and is
+    /// sound after all, is served again.
     ///
     /// # Errors
-    /// If the index or a pack cannot be read.
+    /// [`StoreError::Unreadable`] while the drive does not return it, or if the index cannot be read.
     pub fn look_at(&self, hash: &Multihash) -> Result<Looked, StoreError> {
-        let looked = self.with_reader(|reader| {
-            Ok(match reader.get(hash, &self.0.pool)? {
-                // Where the hash cannot be computed, the record's checksum must do, which held.
-                Some(block) if !hash.code().is_computed() || hash.verifies(block.data()) => {
-                    Looked::Sound(block.len())
+        match self.read(hash, true)? {
+            // Where the hash cannot be computed, the record's checksum must do, which held.
+            Reading::Found(block) if !hash.code().is_computed() || hash.verifies(block.data()) => {
+                if self.with_reader(|reader| reader.is_quarantined(hash))? {
+                    let released = *hash;
+                    self.control(move |store| store.release(&released))?;
                 }
-                Some(_) => Looked::Damaged,
-                None if reader.is_damaged(hash, &self.0.pool)? => Looked::Damaged,
-                None => Looked::Gone,
-            })
-        })?;
-        if looked == Looked::Damaged {
-            self.quarantine(hash);
+                Ok(Looked::Sound(block.len()))
+            }
+            Reading::Found(_) | Reading::Damaged => {
+                self.quarantine(hash);
+                Ok(Looked::Damaged)
+            }
+            Reading::Absent => Ok(Looked::Gone),
+            Reading::Unreadable(error) => Err(StoreError::Unreadable(error)),
+            Reading::Misplaced(pack) => Err(StoreError::Misplaced(pack)),
         }
-        Ok(looked)
     }
 
-    /// No longer serves a block whose bytes are wrong, and tells whoever brings blocks back.
+    /// Whether so many blocks were found damaged lately that looking for more does harm.
+    pub fn is_failing(&self) -> bool {
+        self.0.faults.are_too_many()
+    }
+
+    /// No longer serves a block whose bytes are wrong, and tells whoever brings blocks back. Its
+    /// bytes stay where they are.
     pub(super) fn quarantine(&self, hash: &Multihash) {
         if !self.0.forgotten.lock().insert(*hash) {
             return;
         }
-        let name = Cid::v1(Codec::Raw, *hash);
-        log::error!("block {name} is damaged on disk; it is no longer served");
-        self.0.metrics.store_damaged_total.add(1);
-        let hash = *hash;
-        let forget = move |store: &mut LocalStore| {
-            if let Err(error) = store.delete_block(&hash) {
-                log::error!("damaged block {name} cannot be forgotten: {error}");
+        let (hash, disk) = (*hash, self.clone());
+        let quarantine = move |store: &mut LocalStore| {
+            let was_quarantined = store.is_quarantined(&hash);
+            match store.quarantine(&hash) {
+                Ok(true) if !was_quarantined => {
+                    let name = Cid::v1(Codec::Raw, hash);
+                    log::error!("block {name} is damaged on disk; it is no longer served");
+                    disk.0.metrics.store_damaged_total.add(1);
+                    disk.0.faults.note_finding();
+                }
+                Ok(_) => {}
+                Err(error) => log::error!("a damaged block cannot be quarantined: {error}"),
             }
         };
-        let _ = self.0.writes.send(Write::Control(Box::new(forget)));
-        // Each is committed before the next: readers of the index do not see the block any more.
+        let _ = self.0.writes.send(Write::Control(Box::new(quarantine)));
+        // Each is committed before the next: readers of the index know of it then.
         let shared = self.0.clone();
-        let forgot = move |store: &mut LocalStore| {
-            if let Ok(None) = store.block_len(&hash) {
-                shared.forgotten.lock().remove(&hash);
-            }
+        let told = move |_: &mut LocalStore| {
+            shared.forgotten.lock().remove(&hash);
+            let _ = shared.damaged.0.try_send(hash);
         };
-        let _ = self.0.writes.send(Write::Control(Box::new(forgot)));
-        let _ = self.0.damaged.0.try_send(hash);
+        let _ = self.0.writes.send(Write::Control(Box::new(told)));
     }
 
     /// Blocks as they are found damaged. Each goes to one receiver.

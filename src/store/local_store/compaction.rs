@@ -12,15 +12,13 @@ use super::{
     medium::PackFile,
     pack::FIRST_RECORD,
     recent::Change,
-    record::{Header, Kind},
+    record::{HEADER_BYTES, Header, Kind},
     recovery::{Headers, pack_seed},
 };
 use barrow_wire::{Cid, Codec, Multihash};
 
 /// A pack is given up when less than this share of the space it takes is of use, in percent.
 const LIVE_PERCENT_MIN: u64 = 70;
-/// Blocks that are forgotten at a time, as no record tells of them.
-const UNFOUND_MAX: u32 = 4_096;
 /// Damaged blocks that are remembered until somebody asks for them; of more, `verify` tells.
 const DAMAGED_MAX: usize = 256;
 /// Space that is not worth the work, as a share of a whole pack.
@@ -30,6 +28,9 @@ impl LocalStore {
     /// Gives up packs that hold mostly what is forgotten. Everything is synced before.
     pub(super) fn compact(&mut self) -> Result<(), StoreError> {
         for number in self.medium.packs()? {
+            if self.unread.contains(&number) {
+                continue;
+            }
             let file = self.medium.read_pack(number)?;
             let allocated = file.allocated()?;
             let live = self.tally.packs.get(&number).map_or(0, |pack| pack.live);
@@ -45,29 +46,49 @@ impl LocalStore {
             if number == self.pack.number {
                 self.next_pack()?;
             }
-            let Some(seed) = pack_seed(&*file)? else { continue };
+            let Ok(Some(seed)) = pack_seed(&*self.medium, number, &*file) else { continue };
             self.give_up(number, seed, &*file)?;
         }
         Ok(())
     }
 
+    /// Moves what a pack still has to the open pack, and removes it. It stays where anything about it
+    /// is in doubt: where the drive does not return all of it, or where its records are not those
+    /// that the index knows of. What was moved by then is where the index says, and does no harm.
     fn give_up(&mut self, number: u32, seed: u64, file: &dyn PackFile) -> Result<(), StoreError> {
+        if !self.agrees_with_index(number, seed, file)? {
+            return Ok(());
+        }
         let is_oldest = self.medium.packs()?.first() == Some(&number);
         let end = self.tally.packs.get(&number).map_or(0, |pack| pack.indexed);
         let mut headers = Headers::new(file, seed, FIRST_RECORD, end);
+        let mut payload = Vec::new();
         while let Some((offset, header)) = headers.next()? {
             self.make_batch_room()?;
             let place = Place { pack: number, offset, len: header.len };
-            if self.is_needed(&header, place, is_oldest)? {
-                self.move_record(&header, headers.payload(offset, &header)?, place)?;
-            } else {
+            if !self.is_needed(&header, place, is_oldest)? {
                 self.keep_reference(&header)?;
+                continue;
             }
+            payload.clear();
+            payload.extend_from_slice(headers.payload(offset, &header)?);
+            if headers.is_unreadable() {
+                return self.leave_unread(number);
+            }
+            if !header.matches(&payload)
+                && file.read_fresh_at(&mut payload, offset + HEADER_BYTES as u64).is_err()
+            {
+                return self.leave_unread(number);
+            }
+            self.move_record(&header, &payload, place)?;
         }
-        self.forget_unfound(number)?;
         // The old pack goes only when the new places are there for good, and the index forgets it
         // only after that: one that still knows it is made anew at the next start.
         self.sync()?;
+        if self.tally.packs.get(&number).is_some_and(|pack| pack.live > 0) {
+            log::error!("pack {number} stays: not all that the index has in it was found");
+            return Ok(());
+        }
         self.medium.remove_pack(number)?;
         // Had it come back after the index forgot it, so would what was deleted.
         self.sync_names()?;
@@ -78,24 +99,47 @@ impl LocalStore {
         self.commit()
     }
 
-    /// Forgets the blocks that the index has in a pack and that no record of it tells of, as their
-    /// heads are damaged: they would be looked for in a pack that is no more.
-    fn forget_unfound(&mut self, number: u32) -> Result<(), StoreError> {
-        while self.tally.packs.get(&number).is_some_and(|pack| pack.live > 0) {
-            self.commit()?;
-            let unfound = index::blocks_of(&self.index, number, UNFOUND_MAX)?;
-            if unfound.is_empty() {
-                return Ok(());
-            }
-            for hash in unfound {
-                self.note_damaged(hash);
-                self.delete_block(&hash)?;
+    /// Whether the records of a pack that are of use are as many bytes as the index has in it. A row
+    /// that is missing, or wrong in any field, shows as a difference; the pack is right then, and
+    /// giving it up by such an index would lose what a rebuild of the index finds.
+    fn agrees_with_index(
+        &mut self,
+        number: u32,
+        seed: u64,
+        file: &dyn PackFile,
+    ) -> Result<bool, StoreError> {
+        let known = self.tally.packs.get(&number).copied().unwrap_or_default();
+        let mut headers = Headers::new(file, seed, FIRST_RECORD, known.indexed);
+        let mut found = 0;
+        while let Some((offset, header)) = headers.next()? {
+            let place = Place { pack: number, offset, len: header.len };
+            if header.kind == Kind::Put && self.is_needed(&header, place, false)? {
+                found += header.record_bytes();
             }
         }
-        Ok(())
+        if headers.is_unreadable() {
+            self.leave_unread(number)?;
+            return Ok(false);
+        }
+        if found != known.live {
+            log::error!(
+                "pack {number} stays: it has {found} bytes of use, and the index says {}",
+                known.live
+            );
+            self.correct_pack(number)?;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
-    fn note_damaged(&mut self, hash: Multihash) {
+    /// Leaves a pack alone until the store is opened again, as the drive does not return all of it.
+    fn leave_unread(&mut self, number: u32) -> Result<(), StoreError> {
+        log::error!("pack {number} stays: the drive does not return all of it now");
+        self.unread.insert(number);
+        self.sync()
+    }
+
+    pub(super) fn note_damaged(&mut self, hash: Multihash) {
         let name = Cid::v1(Codec::Raw, hash);
         log::error!("block {name} is damaged on disk; it is no longer served");
         if self.damaged.len() < DAMAGED_MAX {
@@ -144,24 +188,21 @@ impl LocalStore {
         payload: &[u8],
         from: Place,
     ) -> Result<(), StoreError> {
-        if header.kind == Kind::Put && !header.matches(payload) {
-            // Damaged: left behind, it is no longer here.
-            if let Some(hash) = &header.hash {
-                self.note_damaged(*hash);
-                self.recent.set(hash, None);
-                self.has_changed = true;
-                self.tally.remove(from);
-            }
-            return self.keep_reference(header);
-        }
+        // A damaged block is moved as it is, with the checksum that it had: it stays damaged, and
+        // its bytes stay until a replacement is synced.
+        let is_damaged = header.kind == Kind::Put && !header.matches(payload);
         if header.kind == Kind::Dataset && self.is_old_description(header, payload)? {
             return Ok(());
         }
         let offset = self.append(header, payload)?;
         if let (Kind::Put, Some(hash)) = (header.kind, &header.hash) {
             let to = Place { pack: self.pack.number, offset, len: header.len };
-            let used = self.row(hash)?.map_or(0, |row| row.used);
-            self.recent.set(hash, Some(Row { place: to, used }));
+            let before = self.row(hash)?;
+            let used = before.map_or(0, |row| row.used);
+            if is_damaged && before.is_some_and(|row| !row.is_quarantined) {
+                self.note_damaged(*hash);
+            }
+            self.recent.set(hash, Some(Row { place: to, used, is_quarantined: is_damaged }));
             self.has_moved = true;
             self.tally.remove(from);
             self.tally.add(to);

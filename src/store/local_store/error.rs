@@ -11,6 +11,10 @@ pub enum StoreError {
     Index(rusqlite::Error),
     /// The index holds something impossible; it is made anew when the store is opened next.
     BadIndex,
+    /// The drive did not return a block just now. Nothing was changed, and a later read may succeed.
+    Unreadable(io::Error),
+    /// The index and this pack disagree about where blocks are. The pack is right.
+    Misplaced(u32),
     /// Another process has the store open.
     Locked,
     /// There is no store in this directory.
@@ -34,6 +38,10 @@ impl fmt::Display for StoreError {
             Self::Index(error) => write!(f, "the store's index: {error}"),
             Self::BadIndex => {
                 f.write_str("the store's index is damaged; it is made anew at the next start")
+            }
+            Self::Unreadable(error) => write!(f, "the drive cannot read a block now: {error}"),
+            Self::Misplaced(pack) => {
+                write!(f, "the store's index disagrees with pack {pack}; it is being corrected")
             }
             Self::Locked => f.write_str("another process has this store open"),
             Self::Missing(dir) => write!(f, "there is no store in {}", dir.display()),
@@ -61,9 +69,18 @@ impl StoreError {
         match self {
             Self::Index(error) => {
                 matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+                    // A field of another kind or size than was ever written.
+                    || matches!(
+                        error,
+                        rusqlite::Error::IntegralValueOutOfRange(..)
+                            | rusqlite::Error::InvalidColumnType(..)
+                            | rusqlite::Error::FromSqlConversionFailure(..)
+                    )
             }
             Self::BadIndex => true,
             Self::Io(_)
+            | Self::Unreadable(_)
+            | Self::Misplaced(_)
             | Self::Locked
             | Self::Missing(_)
             | Self::Newer(_)
@@ -80,6 +97,8 @@ impl StoreError {
             Self::Io(error) => error.kind() == io::ErrorKind::StorageFull,
             Self::Index(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             Self::BadIndex
+            | Self::Unreadable(_)
+            | Self::Misplaced(_)
             | Self::Locked
             | Self::Missing(_)
             | Self::Newer(_)

@@ -7,14 +7,21 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::{collections::BTreeMap, path::Path};
 
 /// The version of the tables; an index of another one is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
+/// The last version before it, whose tables only lack two columns.
+const SCHEMA_VERSION_BEFORE: i64 = 3;
+/// What makes an index of [`SCHEMA_VERSION_BEFORE`] one of today.
+const UPGRADE: &str = "
+ALTER TABLE blocks ADD COLUMN quarantined INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE packs ADD COLUMN seed INTEGER NOT NULL DEFAULT 0;
+";
 
 /// A reference names its block by its first 9 bytes: two blocks that share them keep each other,
 /// which costs space and never a block.
 const SCHEMA: &str = "
 CREATE TABLE blocks(
   hash BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
-  used INTEGER NOT NULL
+  used INTEGER NOT NULL, quarantined INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE refs(
   prefix BLOB NOT NULL, dataset INTEGER NOT NULL, PRIMARY KEY(prefix, dataset)
@@ -25,7 +32,7 @@ CREATE TABLE datasets(
 CREATE INDEX endings ON datasets(expires) WHERE expires IS NOT NULL;
 CREATE TABLE packs(
   number INTEGER PRIMARY KEY, indexed INTEGER NOT NULL, synced INTEGER NOT NULL,
-  live INTEGER NOT NULL
+  live INTEGER NOT NULL, seed INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE counts(blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, next_dataset INTEGER NOT NULL);
 INSERT INTO counts VALUES(0, 0, 1);
@@ -53,6 +60,8 @@ pub(super) struct PackTally {
     pub(super) synced: u64,
     /// Bytes of the records of blocks that are here.
     pub(super) live: u64,
+    /// The seed of the pack that this was said of; 0 if an older index did not say it.
+    pub(super) seed: u64,
     is_changed: bool,
 }
 
@@ -75,9 +84,12 @@ impl Tally {
     }
 
     pub(super) fn remove(&mut self, place: Place) {
-        self.blocks -= 1;
-        self.bytes -= place.record_bytes();
-        self.pack(place.pack).live -= place.record_bytes();
+        // Figures of an index that is wrong must not end the writer: they are compared with the
+        // packs before anything is given up by them.
+        self.blocks = self.blocks.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(place.record_bytes());
+        let pack = self.pack(place.pack);
+        pack.live = pack.live.saturating_sub(place.record_bytes());
     }
 }
 
@@ -101,6 +113,9 @@ pub(super) struct Row {
     pub(super) place: Place,
     /// When it was last used, in seconds of Unix time.
     pub(super) used: u32,
+    /// Its bytes were found to differ from their checksum. It is not served, and its bytes stay
+    /// where they are until a verified replacement is synced.
+    pub(super) is_quarantined: bool,
 }
 
 /// Pages of the write-ahead log that are worth a checkpoint, at most.
@@ -133,6 +148,10 @@ pub fn prepare(index: Connection) -> Result<Option<Connection>, rusqlite::Error>
     if version == 0 && tables == 0 {
         index.execute_batch(&format!(
             "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+        ))?;
+    } else if version == SCHEMA_VERSION_BEFORE {
+        index.execute_batch(&format!(
+            "BEGIN; {UPGRADE} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         ))?;
     } else if version != SCHEMA_VERSION {
         return Ok(None);
@@ -176,21 +195,22 @@ pub(super) fn roll_back(index: &Connection) {
 
 /// What the index knows of a block.
 pub(super) fn row(index: &Connection, hash: &Multihash) -> Result<Option<Row>, StoreError> {
-    let mut statement =
-        index.prepare_cached("SELECT pack, offset, len, used FROM blocks WHERE hash = ?1")?;
+    let mut statement = index.prepare_cached(
+        "SELECT pack, offset, len, used, quarantined FROM blocks WHERE hash = ?1",
+    )?;
     let row = statement.query_row([hash.to_bytes()], |row| {
         let place = Place { pack: row.get(0)?, offset: unsigned(row.get(1)?), len: row.get(2)? };
-        Ok(Row { place, used: row.get(3)? })
+        Ok(Row { place, used: row.get(3)?, is_quarantined: row.get(4)? })
     });
     Ok(row.optional()?)
 }
 
 /// Remembers where a block is, in the place of what was known.
 pub(super) fn put_block(index: &Connection, hash: &Multihash, row: Row) -> Result<(), StoreError> {
-    let Row { place, used } = row;
-    index
-        .prepare_cached("INSERT OR REPLACE INTO blocks VALUES(?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![hash.to_bytes(), place.pack, signed(place.offset), place.len, used])?;
+    let Row { place, used, is_quarantined } = row;
+    index.prepare_cached("INSERT OR REPLACE INTO blocks VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+        params![hash.to_bytes(), place.pack, signed(place.offset), place.len, used, is_quarantined],
+    )?;
     Ok(())
 }
 
@@ -218,14 +238,18 @@ pub(super) fn delete_blocks_from(
     Ok((blocks, unsigned(bytes) + blocks * HEADER_BYTES as u64))
 }
 
-/// Some blocks that are in a pack.
+/// Some blocks that the index has in a pack, in the order of their hashes.
 pub(super) fn blocks_of(
     index: &Connection,
     pack: u32,
+    after: Option<&Multihash>,
     limit: u32,
 ) -> Result<Vec<Multihash>, StoreError> {
-    let mut statement = index.prepare_cached("SELECT hash FROM blocks WHERE pack = ?1 LIMIT ?2")?;
-    collect_hashes(statement.query([pack, limit])?)
+    let after = after.map_or_else(Vec::new, |hash| hash.to_bytes().to_vec());
+    let mut statement = index.prepare_cached(
+        "SELECT hash FROM blocks WHERE pack = ?1 AND hash > ?2 ORDER BY hash LIMIT ?3",
+    )?;
+    collect_hashes(statement.query(params![pack, after, limit])?)
 }
 
 /// Blocks, and bytes of their records.
@@ -271,13 +295,6 @@ pub(super) fn has_ref(
     Ok(statement.exists(params![prefix, signed(dataset)])?)
 }
 
-/// The datasets that refer to a block, finished or not.
-pub(super) fn refs_of(index: &Connection, hash: &Multihash) -> Result<Vec<u64>, StoreError> {
-    let mut statement = index.prepare_cached("SELECT dataset FROM refs WHERE prefix = ?1")?;
-    let rows = statement.query_map([prefix(hash)], |row| Ok(unsigned(row.get(0)?)))?;
-    rows.map(|row| Ok(row?)).collect()
-}
-
 /// Forgets all that a dataset refers to.
 pub(super) fn delete_refs(index: &Connection, dataset: u64) -> Result<(), StoreError> {
     index.prepare_cached("DELETE FROM refs WHERE dataset = ?1")?.execute([signed(dataset)])?;
@@ -307,6 +324,23 @@ pub(super) fn unreferenced(
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push((hash_of(row)?, row.get(1)?));
+    }
+    Ok(found)
+}
+
+/// Quarantined blocks that no dataset refers to, and where they are.
+pub(super) fn unreferenced_quarantined(
+    index: &Connection,
+) -> Result<Vec<(Multihash, Place)>, StoreError> {
+    let mut statement = index.prepare_cached(
+        "SELECT hash, pack, offset, len FROM blocks WHERE quarantined
+           AND NOT EXISTS (SELECT 1 FROM refs WHERE prefix = substr(hash, 1, 9))",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let place = Place { pack: row.get(1)?, offset: unsigned(row.get(2)?), len: row.get(3)? };
+        found.push((hash_of(row)?, place));
     }
     Ok(found)
 }
@@ -485,6 +519,7 @@ pub(super) fn load_tally(index: &Connection) -> Result<Tally, StoreError> {
             indexed: unsigned(row.get(1)?),
             synced: unsigned(row.get(2)?),
             live: unsigned(row.get(3)?),
+            seed: row.get::<_, i64>(4)?.cast_unsigned(),
             is_changed: false,
         };
         tally.packs.insert(row.get(0)?, pack);
@@ -499,9 +534,15 @@ pub(super) fn save_tally(index: &Connection, tally: &mut Tally) -> Result<(), St
         .execute([tally.blocks, tally.bytes, tally.next_dataset].map(signed))?;
     for (number, pack) in &mut tally.packs {
         if std::mem::take(&mut pack.is_changed) {
-            index.prepare_cached("INSERT OR REPLACE INTO packs VALUES(?1, ?2, ?3, ?4)")?.execute(
-                params![number, signed(pack.indexed), signed(pack.synced), signed(pack.live)],
-            )?;
+            index
+                .prepare_cached("INSERT OR REPLACE INTO packs VALUES(?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    number,
+                    signed(pack.indexed),
+                    signed(pack.synced),
+                    signed(pack.live),
+                    pack.seed.cast_signed()
+                ])?;
         }
     }
     Ok(())
@@ -522,6 +563,8 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).expect("offsets, counts and ids stay below 2^63")
 }
 
+/// Reads a number back. None is negative but in an index that is damaged, and no such number may
+/// end the program: what it leads to is compared with the packs.
 fn unsigned(n: i64) -> u64 {
-    u64::try_from(n).expect("no negative number was stored")
+    u64::try_from(n).unwrap_or(0)
 }

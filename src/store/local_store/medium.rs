@@ -3,7 +3,7 @@
 use super::StoreError;
 use super::index;
 use rusqlite::Connection;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -53,6 +53,19 @@ pub trait Medium: Send + Sync {
     /// # Errors
     /// If it cannot be removed.
     fn remove_pack(&self, number: u32) -> io::Result<()>;
+
+    /// Keeps a copy of a pack's header apart from the pack, so that no single sector holds all that
+    /// it takes to read it. The copy lasts when this returns, and goes with the pack.
+    ///
+    /// # Errors
+    /// If it cannot be written; the pack is as it was.
+    fn keep_header(&self, number: u32, header: &[u8]) -> io::Result<()>;
+
+    /// Returns the copy of a pack's header, if one was kept.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn kept_header(&self, number: u32) -> io::Result<Option<Vec<u8>>>;
 
     /// Makes it last which packs there are.
     ///
@@ -116,6 +129,15 @@ pub trait PackFile: Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] behind the end; or if the file system fails.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Fills `buffer` from `offset` on, from the drive and not from the page cache, as far as the
+    /// system allows: a wrong page in memory is no verdict on the drive.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    fn read_fresh_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_at(buffer, offset)
+    }
+
     /// Writes all of `bytes`.
     ///
     /// # Errors
@@ -161,6 +183,10 @@ impl Directory {
         self.dir.join("packs").join(format!("{number:08}.pack"))
     }
 
+    fn header_path(&self, number: u32) -> PathBuf {
+        self.dir.join("packs").join(format!("{number:08}.seed"))
+    }
+
     /// Is there if the index is not to be used.
     fn doubt_path(&self) -> PathBuf {
         self.dir.join("index.damaged")
@@ -201,7 +227,27 @@ impl Medium for Directory {
     }
 
     fn remove_pack(&self, number: u32) -> io::Result<()> {
-        fs::remove_file(self.pack_path(number))
+        fs::remove_file(self.pack_path(number))?;
+        // A copy that stays is of no use, and does no harm: the pack's own header leads.
+        let _ = fs::remove_file(self.header_path(number));
+        Ok(())
+    }
+
+    fn keep_header(&self, number: u32, header: &[u8]) -> io::Result<()> {
+        let path = self.header_path(number);
+        let draft = path.with_extension("seed.new");
+        let mut file = File::create(&draft)?;
+        io::Write::write_all(&mut file, header)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        self.sync_names()
+    }
+
+    fn kept_header(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.header_path(number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -308,6 +354,16 @@ impl PackFile for DirectPack {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_fresh_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        // Whole pages, or the kernel keeps those at both ends. What it cannot drop it keeps.
+        let from = offset - offset % ALIGNMENT as u64;
+        let end = (offset + buffer.len() as u64).next_multiple_of(ALIGNMENT as u64);
+        if let Some(len) = std::num::NonZeroU64::new(end - from) {
+            let _ = fadvise(&self.file, from, Some(len), Advice::DontNeed);
+        }
         self.file.read_exact_at(buffer, offset)
     }
 

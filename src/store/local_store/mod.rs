@@ -10,7 +10,9 @@ mod error;
 mod index;
 pub mod medium;
 mod pack;
+mod quarantine;
 mod reader;
+mod reading;
 mod recent;
 mod record;
 mod recovery;
@@ -22,6 +24,7 @@ pub use error::StoreError;
 #[doc(hidden)]
 pub use index::prepare as prepare_index;
 pub use reader::StoreReader;
+pub use reading::Reading;
 pub use removal::Removed;
 
 use crate::data::block::Block;
@@ -33,7 +36,7 @@ use recent::{Change, Recent};
 use record::{Header, Kind};
 use space::Held;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     io,
     path::Path,
@@ -96,7 +99,9 @@ pub struct LocalStore {
     /// Bytes that it takes on disk.
     held: Held,
     /// Where blocks were that are forgotten: their space is given back after the next sync.
-    freed: Vec<Place>,
+    freed: Vec<(Multihash, Place)>,
+    /// Packs that the drive did not return whole since the start: they are not given up.
+    unread: BTreeSet<u32>,
     /// Cache that may go, with its last use when that was looked at.
     evictable: VecDeque<(Multihash, u32)>,
     /// Blocks that a compaction found damaged.
@@ -148,7 +153,7 @@ impl LocalStore {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_on(medium: Arc<dyn Medium>, options: StoreOptions) -> Result<Self, StoreError> {
-        let recovery::Recovered { index, pack, tally, recent } =
+        let recovery::Recovered { index, pack, tally, recent, unread } =
             recovery::recover(&*medium, options.piece_bytes, options.cache_kib)?;
         let mut store = Self {
             medium,
@@ -160,6 +165,7 @@ impl LocalStore {
             batch_bytes: 0,
             held: Held::default(),
             freed: Vec::new(),
+            unread,
             evictable: VecDeque::new(),
             damaged: Vec::new(),
             has_moved: false,
@@ -206,7 +212,8 @@ impl LocalStore {
     pub fn put(&mut self, block: &Block, dataset: Option<DatasetId>) -> Result<(), StoreError> {
         self.make_batch_room()?;
         let hash = block.hash();
-        if self.row(hash)?.is_some() {
+        let before = self.row(hash)?;
+        if before.is_some_and(|row| self.holds(block, row)) {
             return dataset.map_or(Ok(()), |id| self.reference(id, hash, block.len() as u64));
         }
         self.make_room(record::HEADER_BYTES as u64 + block.len() as u64)?;
@@ -214,8 +221,14 @@ impl LocalStore {
         let header = Header::new(Kind::Put, id, Some(*hash), block.data());
         let offset = self.append(&header, block.data())?;
         let place = Place { pack: self.pack.number, offset, len: header.len };
-        self.recent.set(hash, Some(Row { place, used: self.now }));
+        self.recent.set(hash, Some(Row { place, used: self.now, is_quarantined: false }));
         self.tally.add(place);
+        if let Some(Row { place, .. }) = before {
+            // The old bytes go with the next sync, when the new ones are there for good.
+            self.tally.remove(place);
+            self.freed.push((*hash, place));
+            self.has_moved = true;
+        }
         if let Some(id) = dataset {
             self.note_ref(id, hash, block.len() as u64)?;
         }
@@ -396,6 +409,7 @@ impl LocalStore {
         let pack = OpenPack::create(&*self.medium, last + 1, self.options.piece_bytes)?;
         // The name must not be lost while what it names is kept.
         self.sync_names()?;
+        self.tally.pack(pack.number).seed = pack.seed;
         self.pack = pack;
         self.begin()
     }

@@ -42,6 +42,10 @@ impl OpenPack {
             let _ = medium.remove_pack(number);
             return Err(error);
         }
+        if let Err(error) = medium.keep_header(number, &PackHeader { seed }.to_bytes()) {
+            // The next start tries again; until then one sector holds the only header.
+            log::warn!("pack {number}: no copy of its header is kept: {error}");
+        }
         Ok(pack)
     }
 
@@ -88,6 +92,11 @@ impl OpenPack {
     /// Where the next byte goes.
     pub(super) fn end(&self) -> u64 {
         self.staged_from + self.staged as u64
+    }
+
+    /// Up to here the file has the bytes; what is behind is in memory alone.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Appends; whole pieces go to the file.

@@ -2,15 +2,16 @@
 
 use super::{
     Dataset, StoreError,
-    index::{self, Place},
-    medium::{Index, Medium, PackFile, is_unreadable},
+    index::{self, Place, Row},
+    medium::{Index, Medium, PackFile},
+    reading::{Reading, Seen, read_put},
     recent::Published,
-    record::{HEADER_BYTES, Header, Kind},
-    recovery::pack_seed,
+    record::HEADER_BYTES,
+    recovery::{no_header, pack_seed},
 };
 use crate::{base::pool::Pool, data::block::Block};
-use barrow_wire::{Multihash, Presence};
-use std::{io, sync::Arc};
+use barrow_wire::{Multihash, Presence, limits::BLOCK_BYTES_MAX};
+use std::sync::Arc;
 
 /// Packs that a reader keeps open.
 const OPEN_PACKS_MAX: usize = 32;
@@ -34,79 +35,106 @@ impl StoreReader {
         Ok(Self { medium, index, recent, open: Vec::new() })
     }
 
-    fn place(&self, hash: &Multihash) -> Result<Option<Place>, StoreError> {
-        Ok(self.recent.row(&self.index, hash)?.map(|row| row.place))
+    fn row(&self, hash: &Multihash) -> Result<Option<Row>, StoreError> {
+        self.recent.row(&self.index, hash)
     }
 
-    /// The block, if it is here and its checksum holds. Waits while the pool has no buffer.
+    /// Returns the block, if it is here, is not quarantined, and its checksum holds. Waits while the
+    /// pool has no buffer.
     ///
     /// # Errors
-    /// If the index or the pack cannot be read. Damage is no error: see [`Self::is_damaged`].
+    /// [`StoreError::Unreadable`] and [`StoreError::Misplaced`], or if the index cannot be read.
+    /// Damage is not an error: the block is not here.
     pub fn get(&mut self, hash: &Multihash, pool: &Pool) -> Result<Option<Block>, StoreError> {
-        let mut place = self.place(hash)?;
-        while let Some(at) = place {
-            if let Some(block) = self.read(hash, at, pool)? {
-                return Ok(Some(block));
+        if self.row(hash)?.is_some_and(|row| row.is_quarantined) {
+            return Ok(None);
+        }
+        match self.read(hash, pool)? {
+            Reading::Found(block) => Ok(Some(block)),
+            Reading::Absent | Reading::Damaged => Ok(None),
+            Reading::Unreadable(error) => Err(StoreError::Unreadable(error)),
+            Reading::Misplaced(pack) => Err(StoreError::Misplaced(pack)),
+        }
+    }
+
+    /// Whether a block is known to be damaged, and is not served.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn is_quarantined(&self, hash: &Multihash) -> Result<bool, StoreError> {
+        Ok(self.row(hash)?.is_some_and(|row| row.is_quarantined))
+    }
+
+    /// Reads a block, quarantined or not, and says what came of it. Waits while the pool has no
+    /// buffer.
+    ///
+    /// # Errors
+    /// If the index cannot be read, or a pack is of a newer format.
+    pub fn read(&mut self, hash: &Multihash, pool: &Pool) -> Result<Reading, StoreError> {
+        let mut row = self.row(hash)?;
+        while let Some(at) = row {
+            let reading = self.read_at(hash, at.place, pool)?;
+            if let Reading::Found(_) = reading {
+                return Ok(reading);
             }
             // It may have moved to another pack since it was looked up.
-            place = self.place(hash)?.filter(|now| *now != at);
+            row = self.row(hash)?;
+            if row.is_some_and(|now| now.place == at.place) {
+                return Ok(reading);
+            }
         }
-        Ok(None)
+        Ok(Reading::Absent)
     }
 
-    /// Whether the index knows the block and its bytes are not what was stored.
-    ///
-    /// # Errors
-    /// If the index or the pack cannot be read.
-    pub fn is_damaged(&mut self, hash: &Multihash, pool: &Pool) -> Result<bool, StoreError> {
-        Ok(self.place(hash)?.is_some() && self.get(hash, pool)?.is_none())
-    }
-
-    fn read(
+    fn read_at(
         &mut self,
         hash: &Multihash,
         place: Place,
         pool: &Pool,
-    ) -> Result<Option<Block>, StoreError> {
+    ) -> Result<Reading, StoreError> {
         let len = place.len as usize;
+        if len > BLOCK_BYTES_MAX {
+            return Ok(Reading::Misplaced(place.pack));
+        }
         let mut buffer = pool.take(len);
         let record = &mut buffer.as_mut()[..HEADER_BYTES + len];
-        let Some(pack) = self.pack(place.pack)? else { return Ok(None) };
-        match pack.file.read_at(record, place.offset) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            // A sector that cannot be read is damage like any other.
-            Err(error) if is_unreadable(&error) => {
-                log::error!("pack {} cannot be read at {}: {error}", place.pack, place.offset);
-                return Ok(None);
+        let pack = match self.pack(place.pack) {
+            Ok(pack) => pack,
+            Err(StoreError::Io(error)) => return Ok(Reading::Unreadable(error)),
+            Err(error) => return Err(error),
+        };
+        let seen = read_put(&*pack.file, pack.seed, (hash, place), record);
+        Ok(match seen {
+            Seen::Sound => {
+                let bytes = buffer.freeze(HEADER_BYTES..HEADER_BYTES + len);
+                Reading::Found(Block::from_store(*hash, bytes))
             }
-            Err(error) => return Err(error.into()),
-        }
-        let (header, payload) = record.split_first_chunk().expect("a header was read");
-        let sound = Header::from_bytes(header, pack.seed).is_some_and(|header| {
-            header.kind == Kind::Put && header.hash == Some(*hash) && header.matches(payload)
-        });
-        if !sound {
-            return Ok(None);
-        }
-        Ok(Some(Block::from_store(*hash, buffer.freeze(HEADER_BYTES..HEADER_BYTES + len))))
+            Seen::Damaged => Reading::Damaged,
+            Seen::Misplaced => Reading::Misplaced(place.pack),
+            Seen::Unreadable(error) => {
+                // A file that was replaced, or a drive that came back, is only seen by opening it
+                // again.
+                self.open.retain(|(open, _)| *open != place.pack);
+                Reading::Unreadable(error)
+            }
+        })
     }
 
-    fn pack(&mut self, number: u32) -> Result<Option<&OpenedPack>, StoreError> {
-        if let Some(at) = self.open.iter().position(|(open, _)| *open == number) {
-            return Ok(Some(&self.open[at].1));
-        }
-        let file = match self.medium.read_pack(number) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
+    /// The pack, opened; fails with [`StoreError::Io`] while it cannot be.
+    fn pack(&mut self, number: u32) -> Result<&OpenedPack, StoreError> {
+        let at = match self.open.iter().position(|(open, _)| *open == number) {
+            Some(at) => at,
+            None => {
+                let file = self.medium.read_pack(number)?;
+                let seed = pack_seed(&*self.medium, number, &*file)?.ok_or_else(no_header)?;
+                if self.open.len() == OPEN_PACKS_MAX {
+                    self.open.remove(0);
+                }
+                self.open.push((number, OpenedPack { file, seed }));
+                self.open.len() - 1
+            }
         };
-        let Some(seed) = pack_seed(&*file)? else { return Ok(None) };
-        if self.open.len() == OPEN_PACKS_MAX {
-            self.open.remove(0);
-        }
-        self.open.push((number, OpenedPack { file, seed }));
-        Ok(self.open.last().map(|(_, pack)| pack))
+        Ok(&self.open[at].1)
     }
 
     /// What is here of a block.
@@ -114,10 +142,10 @@ impl StoreReader {
     /// # Errors
     /// If the index cannot be asked.
     pub fn presence(&self, hash: &Multihash) -> Result<Presence, StoreError> {
-        let Some(place) = self.place(hash)? else {
+        let row = self.row(hash)?.filter(|row| !row.is_quarantined);
+        let Some(Row { place: Place { len, .. }, .. }) = row else {
             return Ok(Presence::DontHave);
         };
-        let len = place.len;
         let complete =
             index::dataset(&self.index, hash)?.is_some_and(|(_, dataset)| dataset.is_whole());
         Ok(if complete { Presence::Complete { len } } else { Presence::Have { len } })

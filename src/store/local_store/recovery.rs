@@ -3,13 +3,13 @@
 use super::{
     Dataset, StoreError,
     index::{self, Place, Row, Tally},
-    medium::{Index, Medium, PackFile, is_unreadable},
+    medium::{self, Index, Medium, PackFile},
     pack::{FIRST_RECORD, OpenPack},
     recent::{Change, Recent},
     record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
 };
 use rusqlite::Connection;
-use std::io;
+use std::{collections::BTreeSet, io};
 
 /// Records taken into the index in one transaction.
 const RECORDS_PER_COMMIT: u64 = 65_536;
@@ -22,6 +22,8 @@ pub(super) struct Recovered {
     pub(super) pack: OpenPack,
     pub(super) tally: Tally,
     pub(super) recent: Recent,
+    /// Packs that the drive did not return whole: they are not given up.
+    pub(super) unread: BTreeSet<u32>,
 }
 
 /// What the packs have, on its way into the index.
@@ -31,59 +33,127 @@ struct Replay<'a> {
     recent: &'a mut Recent,
 }
 
-/// Opens the index, or makes a new one where it is missing or damaged; takes into it what the
-/// packs have behind it, and opens the last pack.
+/// Opens the index, or makes a new one where it is missing, damaged, or of another moment than the
+/// packs; takes into it what the packs have behind it, and opens the last pack.
 pub(super) fn recover(
     medium: &dyn Medium,
     piece_bytes: usize,
     cache_kib: usize,
 ) -> Result<Recovered, StoreError> {
     // Before anything is touched.
-    let seeds = read_headers(medium)?;
+    let packs = read_packs(medium)?;
     let mut index = open_index(medium)?;
     let mut tally = index::load_tally(&index)?;
-    if tally.packs.keys().any(|known| !seeds.iter().any(|(number, _)| number == known)) {
-        // It is older than the last compaction, which left out what was of no use any more.
-        log::warn!("the index is older than the packs; it is made anew");
+    if let Some(reason) = disagreement(&tally, &packs) {
+        // Records are replayed in the order of the packs. What was replayed of later ones cannot be
+        // kept when an earlier one has to be read again, so all of it is.
+        log::warn!("the index is not of the moment of the packs ({reason}); it is made anew");
         drop(index);
         medium.discard_index()?;
         index = open_index(medium)?;
         tally = index::load_tally(&index)?;
     }
     index::begin(&index)?;
-    doubt(&index, &mut tally, &seeds)?;
-    let mut end = 0;
+    doubt(&index, &mut tally, &packs)?;
     let mut recent = Recent::new(cache_kib);
+    let mut unread = BTreeSet::new();
+    let mut end = 0;
     let mut replay = Replay { index: &index, tally: &mut tally, recent: &mut recent };
-    for &(number, seed) in &seeds {
-        end = match seed {
-            Some(seed) => replay.scan(medium, number, seed)?,
-            None => 0,
+    for pack in &packs {
+        let (number, seed) = match pack.header {
+            PackFound::Seed(seed) => (pack.number, seed),
+            PackFound::Nothing => continue,
+            PackFound::Unreadable => {
+                unread.insert(pack.number);
+                continue;
+            }
         };
+        let scanned = replay.scan(medium, number, seed)?;
+        end = scanned.end;
+        if scanned.is_unreadable {
+            unread.insert(number);
+        }
     }
     recent.write(&index)?;
-    index::delete_dangling_refs(&index)?;
+    // A dataset whose description could not be read now is not one that was never finished.
+    if unread.is_empty() {
+        index::delete_dangling_refs(&index)?;
+        // What a crash tore, and no dataset refers to, is not worth a row.
+        for (hash, place) in index::unreferenced_quarantined(&index)? {
+            index::delete_block(&index, &hash)?;
+            tally.remove(place);
+        }
+    } else {
+        // What could not be read now is looked for again at the next start.
+        medium.doubt_index();
+    }
     index::save_tally(&index, &mut tally)?;
     index::commit(&index)?;
     recent.clear();
     medium.committed(&mut index);
-    let pack = match seeds.last() {
+    let pack = match packs.last() {
         None => begin_pack(medium, 1, piece_bytes)?,
-        Some(&(number, Some(seed))) => {
-            match OpenPack::resume(medium, number, seed, end, piece_bytes) {
-                // It cannot be written over what cannot be read.
-                Err(error) if is_unreadable(&error) => {
-                    log::error!("pack {number} cannot be read at its end: {error}");
-                    begin_pack(medium, number + 1, piece_bytes)?
+        // Nothing is cut off or written over where something could not be read. Nor is it where a
+        // header is missing: that may be a crash between a pack's making and its first sync, but
+        // what it holds otherwise may still be of use, so it stays.
+        Some(last) => match last.header {
+            PackFound::Seed(seed) if !unread.contains(&last.number) => {
+                match OpenPack::resume(medium, last.number, seed, end, piece_bytes) {
+                    Err(error) if medium::is_unreadable(&error) => {
+                        log::error!("pack {} cannot be read at its end: {error}", last.number);
+                        begin_pack(medium, last.number + 1, piece_bytes)?
+                    }
+                    resumed => resumed?,
                 }
-                resumed => resumed?,
             }
-        }
-        // As after a crash between the pack's making and its first sync; what it holds otherwise
-        // may still be of use to somebody, so it stays.
-        Some(&(number, None)) => begin_pack(medium, number + 1, piece_bytes)?,
+            PackFound::Seed(_) | PackFound::Nothing | PackFound::Unreadable => {
+                begin_pack(medium, last.number + 1, piece_bytes)?
+            }
+        },
     };
-    Ok(Recovered { index, pack, tally, recent })
+    tally.pack(pack.number).seed = pack.seed;
+    Ok(Recovered { index, pack, tally, recent, unread })
+}
+
+/// A pack as it is found at the start.
+struct FoundPack {
+    number: u32,
+    len: u64,
+    header: PackFound,
+}
+
+enum PackFound {
+    Seed(u64),
+    /// It was not begun, or has lost both copies of its header.
+    Nothing,
+    /// The drive does not return it now.
+    Unreadable,
+}
+
+/// Why the index cannot be of the same moment as the packs, if it cannot: one of both was restored
+/// from a copy. An index that is merely older is not such a case; it is brought up to date.
+fn disagreement(tally: &Tally, packs: &[FoundPack]) -> Option<String> {
+    let newest = tally.packs.keys().last().copied().unwrap_or(0);
+    for (number, known) in &tally.packs {
+        let Some(pack) = packs.iter().find(|pack| pack.number == *number) else {
+            return Some(format!("pack {number} is missing"));
+        };
+        if pack.len < known.synced {
+            return Some(format!("pack {number} has {} bytes of {}", pack.len, known.synced));
+        }
+        if let PackFound::Seed(seed) = pack.header
+            && known.seed != 0
+            && known.seed != seed
+        {
+            return Some(format!("pack {number} is another one"));
+        }
+    }
+    let unknown = packs.iter().find(|pack| {
+        pack.number < newest
+            && !tally.packs.contains_key(&pack.number)
+            && matches!(pack.header, PackFound::Seed(_))
+    });
+    unknown.map(|pack| format!("it does not know pack {}", pack.number))
 }
 
 fn begin_pack(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Result<OpenPack> {
@@ -92,32 +162,83 @@ fn begin_pack(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Resul
     Ok(pack)
 }
 
-/// The packs with their seeds; none where a pack's header cannot be read.
-fn read_headers(medium: &dyn Medium) -> Result<Vec<(u32, Option<u64>)>, StoreError> {
-    let numbers = medium.packs()?;
-    let mut seeds = Vec::new();
-    for &number in &numbers {
+fn read_packs(medium: &dyn Medium) -> Result<Vec<FoundPack>, StoreError> {
+    let mut packs = Vec::new();
+    for number in medium.packs()? {
         let file = medium.read_pack(number)?;
-        let seed = pack_seed(&*file)?;
+        let len = file.size()?;
+        let header = match pack_seed(medium, number, &*file) {
+            Ok(Some(seed)) => {
+                keep_header(medium, number, seed);
+                PackFound::Seed(seed)
+            }
+            Ok(None) => PackFound::Nothing,
+            Err(StoreError::Io(error)) => {
+                log::error!("pack {number} cannot be read now: {error}");
+                PackFound::Unreadable
+            }
+            Err(error) => return Err(error),
+        };
         // One that was not begun holds nothing.
-        if seed.is_none() && file.size()? > FIRST_RECORD {
+        if matches!(header, PackFound::Nothing) && len > FIRST_RECORD {
             log::error!("pack {number} has lost its header: none of its blocks can be read");
         }
-        seeds.push((number, seed));
+        packs.push(FoundPack { number, len, header });
     }
-    Ok(seeds)
+    Ok(packs)
 }
 
-/// The seed of a pack's record headers, if its own header can be read.
-pub(super) fn pack_seed(file: &dyn PackFile) -> Result<Option<u64>, StoreError> {
-    let mut header = [0; PACK_HEADER_BYTES];
-    match read_readable(file, &mut header, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
+/// Keeps a copy of the header of a pack that has none: those of older versions had none. It may be
+/// interrupted anywhere, and is done again at the next start.
+fn keep_header(medium: &dyn Medium, number: u32, seed: u64) {
+    let header = PackHeader { seed }.to_bytes();
+    if medium.kept_header(number).is_ok_and(|kept| kept.as_deref() == Some(&header[..])) {
+        return;
     }
-    let header = PackHeader::from_bytes(&header)
-        .map_err(|version| StoreError::Newer(format!("{version} of a pack")))?;
-    Ok(header.map(|header| header.seed))
+    if let Err(error) = medium.keep_header(number, &header) {
+        log::warn!("pack {number}: no copy of its header is kept: {error}");
+    }
+}
+
+/// The seed of a pack's record headers: from its own header, else from the copy of it.
+///
+/// # Errors
+/// [`StoreError::Io`] if neither tells it and the drive failed, [`StoreError::Newer`] for a format
+/// that is not known.
+pub(super) fn pack_seed(
+    medium: &dyn Medium,
+    number: u32,
+    file: &dyn PackFile,
+) -> Result<Option<u64>, StoreError> {
+    let newer = |version| StoreError::Newer(format!("{version} of a pack"));
+    let mut bytes = [0; PACK_HEADER_BYTES];
+    let mut failed = None;
+    match file.read_at(&mut bytes, 0) {
+        Ok(()) => {
+            if let Some(header) = PackHeader::from_bytes(&bytes).map_err(newer)? {
+                return Ok(Some(header.seed));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(error) => failed = Some(error),
+    }
+    match medium.kept_header(number) {
+        Ok(Some(kept)) => {
+            if let Some(kept) = kept.first_chunk()
+                && let Some(header) = PackHeader::from_bytes(kept).map_err(newer)?
+            {
+                return Ok(Some(header.seed));
+            }
+        }
+        Ok(None) => {}
+        Err(error) => failed = failed.or(Some(error)),
+    }
+    failed.map_or(Ok(None), |error| Err(error.into()))
+}
+
+/// What is said of a pack whose header neither it nor its copy tells.
+pub(super) fn no_header() -> io::Error {
+    io::Error::other("the pack has lost its header")
 }
 
 fn open_index(medium: &dyn Medium) -> Result<Index, StoreError> {
@@ -132,20 +253,26 @@ fn open_index(medium: &dyn Medium) -> Result<Index, StoreError> {
 
 /// Takes out of the index what it says of records that may be gone: a commit may have outlived a
 /// power cut that the records did not.
-fn doubt(
-    index: &Connection,
-    tally: &mut Tally,
-    seeds: &[(u32, Option<u64>)],
-) -> Result<(), StoreError> {
-    for &(number, seed) in seeds {
+fn doubt(index: &Connection, tally: &mut Tally, packs: &[FoundPack]) -> Result<(), StoreError> {
+    for found in packs {
+        let number = found.number;
         let Some(&pack) = tally.packs.get(&number) else { continue };
-        let from = if seed.is_some() { pack.synced } else { 0 };
+        let from = match found.header {
+            PackFound::Seed(seed) => {
+                tally.pack(number).seed = seed;
+                pack.synced
+            }
+            // Nothing of it can be read for good.
+            PackFound::Nothing => 0,
+            // What the index says of it cannot be compared now, and stays.
+            PackFound::Unreadable => continue,
+        };
         if from < pack.indexed {
             let (blocks, bytes) = index::delete_blocks_from(index, number, from)?;
-            tally.blocks -= blocks;
-            tally.bytes -= bytes;
+            tally.blocks = tally.blocks.saturating_sub(blocks);
+            tally.bytes = tally.bytes.saturating_sub(bytes);
             let pack = tally.pack(number);
-            pack.live -= bytes;
+            pack.live = pack.live.saturating_sub(bytes);
             pack.indexed = from;
         }
     }
@@ -153,8 +280,8 @@ fn doubt(
 }
 
 impl Replay<'_> {
-    /// Takes a pack's records into the index; gives the end of the last sound one.
-    fn scan(&mut self, medium: &dyn Medium, number: u32, seed: u64) -> Result<u64, StoreError> {
+    /// Takes a pack's records into the index.
+    fn scan(&mut self, medium: &dyn Medium, number: u32, seed: u64) -> Result<Scanned, StoreError> {
         let file = medium.read_pack(number)?;
         let len = file.size()?;
         if self.tally.pack(number).synced < len {
@@ -165,8 +292,9 @@ impl Replay<'_> {
         let mut end = offset;
         let mut taken = 0;
         let mut payload = Vec::new();
+        let mut is_unreadable = false;
         while offset < len {
-            match read_record(&*file, seed, offset, &mut payload)? {
+            match read_record(&*file, seed, offset, &mut payload, &mut is_unreadable)? {
                 Found::Record(header) => {
                     self.apply(Place { pack: number, offset, len: header.len }, &header, &payload)?;
                     offset += header.record_bytes();
@@ -177,28 +305,42 @@ impl Replay<'_> {
                         self.commit()?;
                     }
                 }
-                // Given back, torn or damaged: what lies within it is no record. Who refers to the
-                // block still does, for when it is brought back.
                 Found::Payload(header) => {
-                    self.tally.next_dataset = self.tally.next_dataset.max(header.dataset + 1);
-                    if let (Kind::Put, Some(hash), 1..) =
-                        (header.kind, &header.hash, header.dataset)
-                    {
-                        self.recent.set_ref(hash, header.dataset);
-                    }
+                    self.apply_damaged(Place { pack: number, offset, len: header.len }, &header)?;
                     offset += header.record_bytes();
+                    // It is not cut off: it may be a stored block that rotted.
+                    end = offset;
                 }
-                Found::Nothing => match find_record(&*file, seed, offset + 1, len)? {
-                    Some(next) => {
-                        log::debug!("pack {number}: bytes {offset} to {next} hold no record");
-                        offset = next;
+                Found::Nothing => {
+                    match find_record(&*file, seed, offset + 1, len, &mut is_unreadable)? {
+                        Some(next) => {
+                            log::debug!("pack {number}: bytes {offset} to {next} hold no record");
+                            offset = next;
+                        }
+                        None => break,
                     }
-                    None => break,
-                },
+                }
             }
         }
         self.come_to(number, end);
-        Ok(end)
+        Ok(Scanned { end, is_unreadable })
+    }
+
+    /// Takes note of a record whose payload is not what was written: its space was given back, a
+    /// crash tore it, or it is damaged. What lies within it is no record. Which of the three it is
+    /// cannot be told here: of the first a delete record follows, or a newer put. So the block is
+    /// quarantined: it is not served, its bytes stay, and the datasets that refer to it still do.
+    fn apply_damaged(&mut self, at: Place, header: &Header) -> Result<(), StoreError> {
+        self.tally.next_dataset = self.tally.next_dataset.max(header.dataset + 1);
+        let (Kind::Put, Some(hash)) = (header.kind, &header.hash) else { return Ok(()) };
+        if header.dataset != 0 {
+            self.recent.set_ref(hash, header.dataset);
+        }
+        if self.recent.row(self.index, hash)?.is_none() {
+            self.recent.set(hash, Some(Row { place: at, used: 0, is_quarantined: true }));
+            self.tally.add(at);
+        }
+        Ok(())
     }
 
     fn come_to(&mut self, number: u32, end: u64) {
@@ -224,7 +366,7 @@ impl Replay<'_> {
                     self.tally.remove(known.place);
                 }
                 let used = known.map_or(0, |row| row.used);
-                self.recent.set(hash, Some(Row { place: at, used }));
+                self.recent.set(hash, Some(Row { place: at, used, is_quarantined: false }));
                 self.tally.add(at);
                 if header.dataset != 0 {
                     self.recent.set_ref(hash, header.dataset);
@@ -264,24 +406,49 @@ enum Found {
     Nothing,
 }
 
-/// The record at `offset`; a block's bytes are checked, as a power cut tears them.
+/// What a scan of a pack came to.
+struct Scanned {
+    /// The end of the last sound record.
+    end: u64,
+    /// The drive did not return all of it.
+    is_unreadable: bool,
+}
+
+/// The record at `offset`. A block's bytes are compared with their checksum, as a power cut tears
+/// them; what is not sound is read once more past the page cache before that is believed.
 fn read_record(
     file: &dyn PackFile,
     seed: u64,
     offset: u64,
     payload: &mut Vec<u8>,
+    is_unreadable: &mut bool,
+) -> Result<Found, StoreError> {
+    let mut first_failed = false;
+    match read_record_once(file, seed, (offset, false), payload, &mut first_failed)? {
+        Found::Record(header) => Ok(Found::Record(header)),
+        Found::Payload(_) | Found::Nothing => {
+            read_record_once(file, seed, (offset, true), payload, is_unreadable)
+        }
+    }
+}
+
+fn read_record_once(
+    file: &dyn PackFile,
+    seed: u64,
+    (offset, fresh): (u64, bool),
+    payload: &mut Vec<u8>,
+    is_unreadable: &mut bool,
 ) -> Result<Found, StoreError> {
     let mut bytes = [0; HEADER_BYTES];
-    match read_readable(file, &mut bytes, offset) {
+    match read_readable(file, &mut bytes, (offset, fresh), is_unreadable) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
         read => read?,
     }
     let Some(header) = Header::from_bytes(&bytes, seed) else { return Ok(Found::Nothing) };
     payload.resize(header.len as usize, 0);
-    match read_readable(file, payload, offset + HEADER_BYTES as u64) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Ok(Found::Payload(header));
-        }
+    match read_readable(file, payload, (offset + HEADER_BYTES as u64, fresh), is_unreadable) {
+        // It was never written to its end: a crash came between.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
         read => read?,
     }
     Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
@@ -290,12 +457,21 @@ fn read_record(
 /// Bytes that a drive can or cannot read as one.
 const PAGE_BYTES: usize = 4_096;
 
-/// Reads a part of a pack. What the drive cannot read is zeros, which are no record, and of no
-/// payload but their own.
-fn read_readable(file: &dyn PackFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    match file.read_at(buffer, offset) {
-        Err(error) if is_unreadable(&error) => {
+/// Reads a part of a pack, past the page cache if it is to be `fresh`. What the drive cannot read is
+/// zeros, which are no record, and no payload but their own; `is_unreadable` is set then.
+fn read_readable(
+    file: &dyn PackFile,
+    buffer: &mut [u8],
+    (offset, fresh): (u64, bool),
+    is_unreadable: &mut bool,
+) -> io::Result<()> {
+    let read = |buffer: &mut [u8], at| {
+        if fresh { file.read_fresh_at(buffer, at) } else { file.read_at(buffer, at) }
+    };
+    match read(buffer, offset) {
+        Err(error) if medium::is_unreadable(&error) => {
             log::error!("of a pack's bytes {offset} and on some cannot be read: {error}");
+            *is_unreadable = true;
         }
         read => return read,
     }
@@ -304,8 +480,8 @@ fn read_readable(file: &dyn PackFile, buffer: &mut [u8], offset: u64) -> io::Res
         let at = offset + done as u64;
         let page = PAGE_BYTES - usize::try_from(at % PAGE_BYTES as u64).expect("below a page");
         let part = done..buffer.len().min(done + page);
-        match file.read_at(&mut buffer[part.clone()], at) {
-            Err(error) if is_unreadable(&error) => buffer[part.clone()].fill(0),
+        match read(&mut buffer[part.clone()], at) {
+            Err(error) if medium::is_unreadable(&error) => buffer[part.clone()].fill(0),
             read => read?,
         }
         done = part.end;
@@ -324,12 +500,13 @@ pub(super) struct Headers<'a> {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    is_unreadable: bool,
 }
 
 impl<'a> Headers<'a> {
     /// Those from `offset` on, where one stands or did, which end before `end`.
     pub(super) fn new(file: &'a dyn PackFile, seed: u64, offset: u64, end: u64) -> Self {
-        Self { file, seed, offset, end, window: Vec::new(), window_at: 0 }
+        Self { file, seed, offset, end, window: Vec::new(), window_at: 0, is_unreadable: false }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<(u64, Header)>, StoreError> {
@@ -342,10 +519,16 @@ impl<'a> Headers<'a> {
                 return Ok(Some((at, header)));
             }
             // Of what was given back, and of what a crash left, there are no headers.
-            let next = find_record(self.file, self.seed, at + 1, self.end)?;
+            let next =
+                find_record(self.file, self.seed, at + 1, self.end, &mut self.is_unreadable)?;
             self.offset = next.unwrap_or(self.end);
         }
         Ok(None)
+    }
+
+    /// Whether the drive did not return some of what was read: a pack is not given up by that.
+    pub(super) const fn is_unreadable(&self) -> bool {
+        self.is_unreadable
     }
 
     /// What stands behind a header that was found at `offset`.
@@ -360,7 +543,10 @@ impl<'a> Headers<'a> {
             let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
             self.window.resize(len.max(left.min(WINDOW_BYTES)), 0);
             self.window_at = at;
-            if let Err(error) = read_readable(self.file, &mut self.window, at) {
+            let place = (at, false);
+            if let Err(error) =
+                read_readable(self.file, &mut self.window, place, &mut self.is_unreadable)
+            {
                 self.window.clear();
                 return Err(error.into());
             }
@@ -376,12 +562,13 @@ fn find_record(
     seed: u64,
     mut offset: u64,
     len: u64,
+    is_unreadable: &mut bool,
 ) -> Result<Option<u64>, StoreError> {
     let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
     let mut window = vec![0; left.min(SEARCH_BYTES + HEADER_BYTES)];
     while offset < len {
         let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(window.len());
-        read_readable(file, &mut window[..want], offset)?;
+        read_readable(file, &mut window[..want], (offset, true), is_unreadable)?;
         let headers = window[..want].windows(HEADER_BYTES);
         let found = headers.take(SEARCH_BYTES).position(|bytes| {
             bytes.first_chunk().is_some_and(|bytes| Header::from_bytes(bytes, seed).is_some())

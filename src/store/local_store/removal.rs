@@ -169,7 +169,7 @@ impl LocalStore {
         removed: &mut Removed,
     ) -> Result<(), StoreError> {
         let file = self.medium.read_pack(number)?;
-        let Some(seed) = pack_seed(&*file)? else { return Ok(()) };
+        let Ok(Some(seed)) = pack_seed(&*self.medium, number, &*file) else { return Ok(()) };
         let end = span.last + HEADER_BYTES as u64;
         let mut headers = Headers::new(&*file, seed, span.first, end);
         let mut left = self.deletion_batch();
@@ -191,22 +191,6 @@ impl LocalStore {
         self.sync()
     }
 
-    /// Forgets a block, for instance a damaged one. Who refers to it still does: that is said once
-    /// more, as what stood in its own record may be damaged too.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub fn delete_block(&mut self, hash: &Multihash) -> Result<(), StoreError> {
-        self.begin()?;
-        if self.row(hash)?.is_none() {
-            return Ok(());
-        }
-        for dataset in index::refs_of(&self.index, hash)? {
-            self.append(&Header::new(Kind::Reference, dataset, Some(*hash), &[]), &[])?;
-        }
-        self.delete(hash, &mut Removed::default())
-    }
-
     pub(super) fn delete(
         &mut self,
         hash: &Multihash,
@@ -218,7 +202,7 @@ impl LocalStore {
             self.recent.set(hash, None);
             self.has_changed = true;
             self.tally.remove(place);
-            self.freed.push(place);
+            self.freed.push((*hash, place));
             removed.blocks += 1;
             removed.bytes += u64::from(place.len);
         }

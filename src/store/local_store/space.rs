@@ -3,8 +3,9 @@
 use super::{
     LocalStore, Removed, StoreError, StoreOptions,
     index::{self, Dead, Place},
-    medium::PackFile,
+    reading::is_put_at,
     record::HEADER_BYTES,
+    recovery::pack_seed,
 };
 use barrow_wire::Multihash;
 
@@ -168,16 +169,31 @@ impl LocalStore {
     pub(super) fn give_back(&mut self) {
         // The piece that is being filled will be written again, over any hole in it.
         let (number, piece) = (self.pack.number, self.pack.staged_from);
-        let is_settled = |place: &Place| place.pack != number || place.offset < piece;
-        let (mut freed, later) = std::mem::take(&mut self.freed).into_iter().partition(is_settled);
+        let is_settled =
+            |(_, place): &(Multihash, Place)| place.pack != number || place.offset < piece;
+        let (mut freed, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.freed).into_iter().partition(is_settled);
         self.freed = later;
-        let freed: &mut Vec<Place> = &mut freed;
-        freed.sort_unstable_by_key(|place| (place.pack, place.offset));
+        freed.sort_unstable_by_key(|(_, place)| (place.pack, place.offset));
+        for places in freed.chunk_by(|(_, a), (_, b)| a.pack == b.pack) {
+            self.give_back_of(places);
+        }
+    }
+
+    /// Gives space of one pack back: only where the record at that very place is the one that was
+    /// forgotten. Where the index was wrong about it, something else lies there, and stays.
+    fn give_back_of(&mut self, places: &[(Multihash, Place)]) {
+        let Some(&(_, Place { pack: number, .. })) = places.first() else { return };
+        let Ok(file) = self.medium.open_pack(number) else { return };
+        let Ok(Some(seed)) = pack_seed(&*self.medium, number, &*file) else { return };
+        let (compared, other): (Vec<_>, Vec<_>) =
+            places.iter().partition(|(hash, place)| is_put_at(&*file, seed, hash, *place));
+        if !other.is_empty() {
+            log::error!("{} forgotten blocks are not where pack {number} has them", other.len());
+        }
+        let places: Vec<Place> = compared.into_iter().map(|&(_, place)| place).collect();
         // Neighbours go as one: small blocks have no page of their own.
-        let ranges =
-            freed.chunk_by(|a, b| a.pack == b.pack && a.offset + a.record_bytes() == b.offset);
-        let mut open: Option<(u32, Box<dyn PackFile>)> = None;
-        for range in ranges {
+        for range in places.chunk_by(|a, b| a.offset + a.record_bytes() == b.offset) {
             let (Some(first), Some(last)) = (range.first(), range.last()) else { continue };
             // The first header stays, to tell where the next record is.
             let start = first.offset + HEADER_BYTES as u64;
@@ -187,10 +203,6 @@ impl LocalStore {
             if start >= end {
                 continue;
             }
-            if open.as_ref().is_none_or(|(number, _)| *number != first.pack) {
-                open = self.medium.open_pack(first.pack).ok().map(|file| (first.pack, file));
-            }
-            let Some((number, file)) = &open else { continue };
             match file.punch(start..end) {
                 Ok(()) => self.held.packs = self.held.packs.saturating_sub(end - start),
                 Err(error) => log::debug!("space of pack {number} is not given back: {error}"),

@@ -119,6 +119,7 @@ pub(super) fn store_error(failed: &StoreError) -> Reply {
         }
         StoreError::ReadOnly(_) | StoreError::Closed => (503, "read_only"),
         StoreError::NotStorable => (422, "not_storable"),
+        StoreError::Unreadable(_) | StoreError::Misplaced(_) => (503, "unreadable"),
         StoreError::Io(_)
         | StoreError::Index(_)
         | StoreError::BadIndex
