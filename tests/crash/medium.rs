@@ -133,6 +133,8 @@ struct State {
     commits: Vec<Commit>,
     /// The index does not hold the last of them.
     is_rolled_back: bool,
+    /// The index was found to be wrong, and is not used when it is opened next.
+    is_doubted: bool,
     /// What the index refuses.
     refused: Option<usize>,
     /// Calls that change something, so far.
@@ -222,6 +224,11 @@ impl Forgetful {
     /// From now on a range of a pack cannot be read.
     pub fn spoil(&self, number: u32, range: Range<u64>) {
         self.state().unreadable = Some((number, range));
+    }
+
+    /// All of it can be read again.
+    pub fn heal(&self) {
+        self.state().unreadable = None;
     }
 
     /// Flips a bit of a pack.
@@ -320,6 +327,9 @@ impl Medium for Forgetful {
     fn open_index(&self) -> Result<Option<Index>, StoreError> {
         let index = Lent::writer(&self.shelf);
         let mut state = self.state();
+        if state.is_doubted {
+            return Ok(None);
+        }
         if std::mem::take(&mut state.is_rolled_back) {
             self.shelf.restore(&index, state.commits.last());
         }
@@ -334,11 +344,12 @@ impl Medium for Forgetful {
         let mut state = self.state();
         state.commits.clear();
         state.is_rolled_back = true;
+        state.is_doubted = false;
         Ok(())
     }
 
     fn doubt_index(&self) {
-        let _ = self.discard_index();
+        self.state().is_doubted = true;
     }
 
     fn committed(&self, index: &mut Connection) {

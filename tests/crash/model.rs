@@ -443,6 +443,13 @@ impl Model {
         here.iter().filter(|here| **here).count()
     }
 
+    /// What a reader does that finds a block damaged.
+    pub fn quarantine(&mut self, n: usize) {
+        if let Some(store) = self.store.as_mut() {
+            let _ = store.quarantine(&hash(n));
+        }
+    }
+
     pub fn is_read_only(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.read_only().is_some())
     }
@@ -464,7 +471,10 @@ impl Model {
         let said = reader.blocks_after(None, limit).map_err(|error| error.to_string())?;
         let mut here = [false; BLOCKS];
         for (n, here) in here.iter_mut().enumerate() {
-            let got = reader.get(&hash(n), &self.pool).map_err(|error| error.to_string())?;
+            let got = match reader.get(&hash(n), &self.pool) {
+                Err(StoreError::Unreadable(_) | StoreError::Misplaced(_)) if may_be_damaged => None,
+                got => got.map_err(|error| error.to_string())?,
+            };
             match got {
                 Some(block) if block != blocks()[n] => return Err(format!("block {n} is wrong")),
                 Some(_) => *here = true,

@@ -319,7 +319,11 @@ impl Disk {
         if let Reading::Misplaced(pack) = reading {
             self.0.faults.note_finding();
             self.control(move |store| store.correct_pack(pack))?;
-            reading = read()?;
+            reading = match read()? {
+                // No record of it is left that can be found: it is as good as damaged.
+                Reading::Absent => Reading::Damaged,
+                reading => reading,
+            };
         }
         match &reading {
             Reading::Unreadable(error) => self.0.faults.note_unreadable(error),

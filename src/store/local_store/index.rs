@@ -295,6 +295,13 @@ pub(super) fn has_ref(
     Ok(statement.exists(params![prefix, signed(dataset)])?)
 }
 
+/// The datasets that refer to a block, finished or not.
+pub(super) fn refs_of(index: &Connection, hash: &Multihash) -> Result<Vec<u64>, StoreError> {
+    let mut statement = index.prepare_cached("SELECT dataset FROM refs WHERE prefix = ?1")?;
+    let rows = statement.query_map([prefix(hash)], |row| Ok(unsigned(row.get(0)?)))?;
+    rows.map(|row| Ok(row?)).collect()
+}
+
 /// Forgets all that a dataset refers to.
 pub(super) fn delete_refs(index: &Connection, dataset: u64) -> Result<(), StoreError> {
     index.prepare_cached("DELETE FROM refs WHERE dataset = ?1")?.execute([signed(dataset)])?;

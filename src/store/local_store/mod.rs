@@ -262,12 +262,12 @@ impl LocalStore {
         Ok(new)
     }
 
-    /// Length of a block, also of one of the batch that is not committed.
+    /// Length of a block that is here and not quarantined, also of one that is not committed.
     ///
     /// # Errors
     /// If the index cannot be asked.
     pub fn block_len(&self, hash: &Multihash) -> Result<Option<u32>, StoreError> {
-        Ok(self.row(hash)?.map(|row| row.place.len))
+        Ok(self.row(hash)?.filter(|row| !row.is_quarantined).map(|row| row.place.len))
     }
 
     fn row(&self, hash: &Multihash) -> Result<Option<Row>, StoreError> {

@@ -5,7 +5,7 @@ use super::{
     index::{self, Place, Row},
     pack::FIRST_RECORD,
     reading::{Seen, is_put_at, read_put},
-    record::{HEADER_BYTES, Kind},
+    record::{HEADER_BYTES, Header, Kind},
     recovery::{Headers, no_header, pack_seed},
 };
 use crate::data::block::Block;
@@ -149,6 +149,16 @@ impl LocalStore {
         self.commit()
     }
 
+    /// Notes that no record of a block is left. Which datasets refer to it is written once more: the
+    /// record that said so is the one that cannot be found.
+    fn note_unfound(&mut self, hash: &Multihash) -> Result<(), StoreError> {
+        for dataset in index::refs_of(&self.index, hash)? {
+            self.append(&Header::new(Kind::Reference, dataset, Some(*hash), &[]), &[])?;
+        }
+        self.note_damaged(*hash);
+        Ok(())
+    }
+
     fn correct_rows(
         &mut self,
         wrong: &BTreeMap<Multihash, Option<Place>>,
@@ -160,8 +170,7 @@ impl LocalStore {
             self.recent.set(hash, place.map(|place| Row { place, ..row }));
             match place {
                 Some(place) => self.tally.add(*place),
-                // Whoever brings blocks back is told.
-                None => self.note_damaged(*hash),
+                None => self.note_unfound(hash)?,
             }
         }
         self.has_changed = true;

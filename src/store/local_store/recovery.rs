@@ -98,6 +98,7 @@ pub(super) fn recover(
         // what it holds otherwise may still be of use, so it stays.
         Some(last) => match last.header {
             PackFound::Seed(seed) if !unread.contains(&last.number) => {
+                restore_header(medium, last.number, seed);
                 match OpenPack::resume(medium, last.number, seed, end, piece_bytes) {
                     Err(error) if medium::is_unreadable(&error) => {
                         log::error!("pack {} cannot be read at its end: {error}", last.number);
@@ -168,6 +169,8 @@ fn read_packs(medium: &dyn Medium) -> Result<Vec<FoundPack>, StoreError> {
         let file = medium.read_pack(number)?;
         let len = file.size()?;
         let header = match pack_seed(medium, number, &*file) {
+            // Its making was cut off. A copy of its header says nothing of what is not there.
+            Ok(_) if len < FIRST_RECORD => PackFound::Nothing,
             Ok(Some(seed)) => {
                 keep_header(medium, number, seed);
                 PackFound::Seed(seed)
@@ -197,6 +200,23 @@ fn keep_header(medium: &dyn Medium, number: u32, seed: u64) {
     }
     if let Err(error) = medium.keep_header(number, &header) {
         log::warn!("pack {number}: no copy of its header is kept: {error}");
+    }
+}
+
+/// Writes the header of the pack that is appended to where it belongs, if it is not there: it was
+/// damaged, or a crash took it, and the copy of it was used.
+fn restore_header(medium: &dyn Medium, number: u32, seed: u64) {
+    let mut bytes = [0; PACK_HEADER_BYTES];
+    let restored = medium.open_pack(number).and_then(|file| {
+        let read = file.read_at(&mut bytes, 0);
+        if read.is_ok() && matches!(PackHeader::from_bytes(&bytes), Ok(Some(_))) {
+            return Ok(());
+        }
+        file.write_at(&PackHeader { seed }.to_bytes(), 0)?;
+        file.sync()
+    });
+    if let Err(error) = restored {
+        log::warn!("pack {number}: its header is read from the copy: {error}");
     }
 }
 
