@@ -68,8 +68,23 @@ impl From<UnixFsError> for ImportError {
     }
 }
 
-/// Hears of a leaf's CID and block.
-pub type LeafHook<'a> = dyn FnMut(Cid, &Block) -> Result<(), ProtectError> + 'a;
+/// Takes the leaves of a file as they are imported.
+pub trait LeafHook {
+    /// Takes a leaf's CID and block. It may not wait for memory: the importer holds some.
+    ///
+    /// # Errors
+    /// If the leaf cannot be taken; the import ends with it.
+    fn leaf(&mut self, cid: Cid, block: &Block) -> Result<(), ProtectError>;
+
+    /// Whether something of it waits for memory.
+    fn is_backed_up(&self) -> bool;
+
+    /// Lets go of all buffers, and waits for the memory that it needs. The importer holds none then.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    fn settle(&mut self) -> Result<(), ProtectError>;
+}
 
 /// Makes blocks of what it is given, and hands each to a sink.
 pub struct Importer<'a> {
@@ -82,7 +97,7 @@ pub struct Importer<'a> {
     /// Takes every block, each before the one that links to it.
     pub sink: &'a mut dyn FnMut(Block),
     /// Told of each chunk's block before the sink has it.
-    pub leaf: Option<&'a mut LeafHook<'a>>,
+    pub leaf: Option<&'a mut dyn LeafHook>,
     /// Told of bytes as they are read.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -99,7 +114,7 @@ impl Importer<'_> {
         let mut hashing: VecDeque<Receiver<Hashed>> = VecDeque::new();
         loop {
             let chunk_bytes = self.profile.chunk_bytes();
-            let mut buffer = self.pool.take(chunk_bytes);
+            let mut buffer = self.take_buffer(&mut builder, &mut hashing)?;
             let len = fill(reader, &mut buffer.as_mut()[..chunk_bytes])
                 .map_err(|error| ImportError::Read(None, error))?;
             if len == 0 {
@@ -126,6 +141,28 @@ impl Importer<'_> {
         Ok(builder.finish(self.sink)?)
     }
 
+    /// A buffer for the next chunk. Several imports at once may hold all of the pool between them, so
+    /// none waits for a buffer while it holds one: what is hashed goes to the sink first, which needs
+    /// no more memory to let go of it.
+    fn take_buffer(
+        &mut self,
+        builder: &mut FileBuilder,
+        hashing: &mut VecDeque<Receiver<Hashed>>,
+    ) -> Result<Buffer, ImportError> {
+        let chunk_bytes = self.profile.chunk_bytes();
+        let is_backed_up = self.leaf.as_ref().is_some_and(|leaf| leaf.is_backed_up());
+        if !is_backed_up && let Some(buffer) = self.pool.try_take(chunk_bytes) {
+            return Ok(buffer);
+        }
+        while !hashing.is_empty() {
+            self.take_hashed(builder, hashing)?;
+        }
+        if let Some(leaf) = &mut self.leaf {
+            leaf.settle()?;
+        }
+        Ok(self.pool.take(chunk_bytes))
+    }
+
     fn take_hashed(
         &mut self,
         builder: &mut FileBuilder,
@@ -134,7 +171,7 @@ impl Importer<'_> {
         let Some(first) = hashing.pop_front() else { return Ok(()) };
         let (leaf, block) = first.recv().map_err(|_| ImportError::Worker)??;
         if let Some(tell) = &mut self.leaf {
-            tell(leaf.cid, &block)?;
+            tell.leaf(leaf.cid, &block)?;
         }
         (self.sink)(block);
         Ok(builder.push(leaf, self.sink)?)

@@ -4,7 +4,7 @@
 //! whatever the size of the dataset.
 
 use crate::{
-    base::pool::Pool,
+    base::pool::{Buffer, Pool},
     data::{block::Block, dag, unixfs::UnixFsError},
     erasure::{Code, List, Manifest, ManifestError, Nodes, Shape, ShapeError, Stripe},
     store::disk::{DatasetId, Disk, StoreError},
@@ -13,7 +13,11 @@ use barrow_wire::{Cid, Codec, HashCode, Multihash};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, bounded};
 use rayon::{ThreadPool, prelude::*};
-use std::{collections::HashSet, fmt, mem, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt, mem,
+    sync::Arc,
+};
 
 /// Leaves that a worker adds to the sums in one go: each sum is read and written once for them.
 const BATCH_LEAVES: usize = 8;
@@ -93,6 +97,9 @@ pub struct Protector<'a> {
     sums: Sums,
     /// The stripe before, whose parity is being hashed.
     closing: Option<(Stripe, Receiver<Hashed>)>,
+    /// Parity that is hashed and waits for a buffer of the pool: less than the leaves of the
+    /// importer's pipeline can close stripes.
+    unsent: VecDeque<(Multihash, Vec<u8>)>,
     /// Sums of stripes that are done: fresh memory costs more than the arithmetic.
     spare: Vec<Vec<u8>>,
     list: Vec<Stripe>,
@@ -115,6 +122,7 @@ impl<'a> Protector<'a> {
             batch_bytes: 0,
             sums: Sums::Here(Vec::new()),
             closing: None,
+            unsent: VecDeque::new(),
             spare: Vec::new(),
             list: Vec::new(),
             lists: Vec::new(),
@@ -195,7 +203,7 @@ impl<'a> Protector<'a> {
     fn close_stripe(&mut self, sink: &mut dyn FnMut(Block)) -> Result<(), ProtectError> {
         let mut sums = self.take_sums()?;
         let (code, batch, longest) = (self.code.clone(), self.take_batch(), self.stripe.longest());
-        self.give_closing(sink)?;
+        let before = self.closing.take();
         let (done, parity) = bounded(1);
         self.workers.spawn(move || {
             add(&code, &batch, longest, &mut sums);
@@ -206,21 +214,59 @@ impl<'a> Protector<'a> {
         self.stripe_hashes.clear();
         let stripe = Stripe { data: mem::take(&mut self.stripe.data), parity: Vec::new() };
         self.closing = Some((stripe, parity));
-        Ok(())
+        self.give_closed(before, sink)
     }
 
-    fn give_closing(&mut self, sink: &mut dyn FnMut(Block)) -> Result<(), ProtectError> {
-        let Some((mut stripe, parity)) = self.closing.take() else { return Ok(()) };
-        for (hash, mut sum) in parity.recv().map_err(|_| ProtectError::Worker)? {
+    fn give_closed(
+        &mut self,
+        closed: Option<(Stripe, Receiver<Hashed>)>,
+        sink: &mut dyn FnMut(Block),
+    ) -> Result<(), ProtectError> {
+        let Some((mut stripe, parity)) = closed else { return Ok(()) };
+        for (hash, sum) in parity.recv().map_err(|_| ProtectError::Worker)? {
             stripe.parity.push(Cid::v1(Codec::Raw, hash));
-            // What waits for the disk counts against the pool.
-            sink(pooled(hash, &sum, self.pool));
-            sum.clear();
-            self.spare.push(sum);
+            self.unsent.push_back((hash, sum));
         }
+        self.send(sink);
         self.list.push(stripe);
         if self.list.len() == Manifest::stripes_per_list(self.code.shape()) {
             self.close_list(sink)?;
+        }
+        Ok(())
+    }
+
+    /// Gives parity on for as long as there is memory for it. What waits for the disk counts against
+    /// the pool, and the caller may hold some of that: so this does not wait.
+    fn send(&mut self, sink: &mut dyn FnMut(Block)) {
+        while let Some((hash, mut sum)) = self.unsent.pop_front() {
+            let Some(buffer) = self.pool.try_take(sum.len()) else {
+                self.unsent.push_front((hash, sum));
+                return;
+            };
+            sink(filled(hash, &sum, buffer));
+            sum.clear();
+            self.spare.push(sum);
+        }
+    }
+
+    /// Whether parity waits for memory.
+    pub fn is_backed_up(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Lets go of the leaves that are in no sum yet, and gives the parity on that waits for memory.
+    /// The caller holds no buffer of the pool.
+    ///
+    /// # Errors
+    /// [`ProtectError::Worker`].
+    pub fn settle(&mut self, sink: &mut dyn FnMut(Block)) -> Result<(), ProtectError> {
+        if !self.batch.is_empty() {
+            self.add_batch()?;
+        }
+        while let Some((hash, mut sum)) = self.unsent.pop_front() {
+            sink(pooled(hash, &sum, self.pool));
+            sum.clear();
+            self.spare.push(sum);
         }
         Ok(())
     }
@@ -245,7 +291,9 @@ impl<'a> Protector<'a> {
         if !self.stripe.data.is_empty() {
             self.close_stripe(sink)?;
         }
-        self.give_closing(sink)?;
+        let closed = self.closing.take();
+        self.give_closed(closed, sink)?;
+        self.settle(sink)?;
         if !self.list.is_empty() {
             self.close_list(sink)?;
         }
@@ -279,7 +327,10 @@ fn add(code: &Code, batch: &[(usize, Bytes)], longest: usize, sums: &mut Vec<Vec
 
 /// Bytes that were just hashed as a block in a buffer of the pool.
 pub(crate) fn pooled(hash: Multihash, bytes: &[u8], pool: &Pool) -> Block {
-    let mut buffer = pool.take(bytes.len());
+    filled(hash, bytes, pool.take(bytes.len()))
+}
+
+fn filled(hash: Multihash, bytes: &[u8], mut buffer: Buffer) -> Block {
     buffer.as_mut()[..bytes.len()].copy_from_slice(bytes);
     Block::from_store(hash, buffer.freeze(0..bytes.len()))
 }
@@ -311,6 +362,8 @@ pub fn protect_stored(
         if walked.contains(&hash) || protector.has_in_stripe(&hash) {
             continue;
         }
+        // Reading takes a buffer: nothing that is held may keep others, or this, from one.
+        protector.settle(&mut sink)?;
         let block = disk.get(&hash)?.ok_or_else(|| ProtectError::Lacks(cid.into()))?.into_data();
         disk.reference(dataset, vec![hash]);
         let links = links_of(&cid, &block)?;

@@ -4,7 +4,7 @@ use super::{Node, PutError, PutOptions, Resolved, Stored, unix_seconds};
 use crate::{
     content::{
         fetch::FetchProgress,
-        import::{ImportError, Importer},
+        import::{ImportError, Importer, LeafHook},
         mend::Mender,
         protect::{ProtectError, Protector, protect_stored},
         store_stream::{GetError, Scope},
@@ -12,7 +12,7 @@ use crate::{
     data::{block::Block, dag},
     erasure::{Manifest, ManifestError, Shape},
     store::{
-        disk::{DatasetId, VerifyReport},
+        disk::{DatasetId, Disk, VerifyReport},
         local_store::{Dataset, DatasetInfo, Protection, Slot},
     },
 };
@@ -30,6 +30,29 @@ pub struct RepairReport {
     pub lost: Vec<(Cid, String)>,
 }
 
+/// Makes parity of a file's leaves as they are imported.
+struct ParityHook<'h, 'p> {
+    protector: &'h mut Protector<'p>,
+    disk: &'h Disk,
+    dataset: DatasetId,
+}
+
+impl LeafHook for ParityHook<'_, '_> {
+    fn leaf(&mut self, cid: Cid, block: &Block) -> Result<(), ProtectError> {
+        let mut sink = |parity| self.disk.put(parity, Some(self.dataset));
+        self.protector.leaf(cid, block.data(), &mut sink)
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.protector.is_backed_up()
+    }
+
+    fn settle(&mut self) -> Result<(), ProtectError> {
+        let mut sink = |parity| self.disk.put(parity, Some(self.dataset));
+        self.protector.settle(&mut sink)
+    }
+}
+
 impl Node {
     // --- Storing ---
 
@@ -45,14 +68,10 @@ impl Node {
         let (disk, pool, workers) = (&self.inner.disk, &self.inner.pool, &self.inner.workers);
         self.finish_put(options, |dataset| {
             let mut protector = Protector::new(shape, pool, workers);
-            let mut leaf = |cid: Cid, block: &Block| {
-                let mut sink = |parity| disk.put(parity, Some(dataset));
-                protector.leaf(cid, block.data(), &mut sink)
-            };
             let mut sink = |block| disk.put(block, Some(dataset));
-            let leaf_hook = Some(&mut leaf as &mut dyn FnMut(_, &_) -> _);
-            let mut importer =
-                Importer { profile, pool, workers, sink: &mut sink, leaf: leaf_hook, progress };
+            let mut hook = ParityHook { protector: &mut protector, disk, dataset };
+            let leaf = Some(&mut hook as &mut dyn LeafHook);
+            let mut importer = Importer { profile, pool, workers, sink: &mut sink, leaf, progress };
             let file = importer.stream(reader)?;
             if file.size == 0 {
                 // The one leaf of an empty file, which no chunk told of.

@@ -310,10 +310,16 @@ impl Disk {
     /// wrong it is corrected first, which waits for the writer: nothing of the caller's is held.
     fn read(&self, hash: &Multihash, quarantined: bool) -> Result<Reading, StoreError> {
         let read = || {
-            self.with_reader(|reader| match quarantined || !reader.is_quarantined(hash)? {
-                true => reader.read(hash, &self.0.pool),
-                false => Ok(Reading::Absent),
-            })
+            let len =
+                self.with_reader(|reader| match quarantined || !reader.is_quarantined(hash)? {
+                    true => reader.len_to_read(hash),
+                    false => Ok(None),
+                })?;
+            let Some(len) = len else { return Ok(Reading::Absent) };
+            // Waited for between two uses of a reader, and not while one is held: whoever has the
+            // memory may need a reader to let go of it.
+            let buffer = self.0.pool.take(len);
+            self.with_reader(|reader| reader.read_into(hash, buffer))
         };
         let mut reading = read()?;
         if let Reading::Misplaced(pack) = reading {
@@ -322,7 +328,10 @@ impl Disk {
             reading = match read()? {
                 // No record of it is left that can be found: it is as good as damaged.
                 Reading::Absent => Reading::Damaged,
-                reading => reading,
+                reading @ (Reading::Found(_)
+                | Reading::Damaged
+                | Reading::Misplaced(_)
+                | Reading::Unreadable(_)) => reading,
             };
         }
         match &reading {

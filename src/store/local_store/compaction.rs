@@ -13,7 +13,8 @@ use super::{
     pack::FIRST_RECORD,
     recent::Change,
     record::{HEADER_BYTES, Header, Kind},
-    recovery::{Headers, pack_seed},
+    recovery::pack_seed,
+    scan::Headers,
 };
 use barrow_wire::{Cid, Codec, Multihash};
 

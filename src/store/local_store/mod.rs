@@ -9,6 +9,7 @@ mod directory;
 mod error;
 mod index;
 pub mod medium;
+mod options;
 mod pack;
 mod quarantine;
 mod reader;
@@ -17,12 +18,14 @@ mod recent;
 mod record;
 mod recovery;
 mod removal;
+mod scan;
 mod space;
 
 pub use dataset::{Dataset, DatasetId, DatasetInfo, Protection, Slot};
 pub use error::StoreError;
 #[doc(hidden)]
 pub use index::prepare as prepare_index;
+pub use options::StoreOptions;
 pub use reader::StoreReader;
 pub use reading::Reading;
 pub use removal::Removed;
@@ -43,37 +46,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-
-/// How a store is opened.
-#[derive(Clone, Copy, Debug)]
-pub struct StoreOptions {
-    /// Bytes that its files may take, if bounded.
-    pub quota_bytes: Option<u64>,
-    /// SQLite's page cache, for each connection.
-    pub cache_kib: usize,
-    /// Make the directory if there is no store.
-    pub create: bool,
-    /// A pack that has this many bytes is left, and the next one begun.
-    pub pack_bytes_max: u64,
-    /// Bytes of one write: what is appended goes to the file in pieces of this size.
-    pub piece_bytes: usize,
-    /// Time after which the index is committed although nobody waits: longer wears a flash card
-    /// less. Whoever puts or pins waits for a commit and a sync of its own.
-    pub commit_interval: Duration,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            quota_bytes: None,
-            cache_kib: 2_048,
-            create: true,
-            pack_bytes_max: 1 << 30,
-            piece_bytes: 1 << 20,
-            commit_interval: Duration::from_secs(1),
-        }
-    }
-}
 
 /// The one who writes.
 ///
@@ -228,6 +200,10 @@ impl LocalStore {
             self.tally.remove(place);
             self.freed.push((*hash, place));
             self.has_moved = true;
+            // Which datasets refer to it was said by the old record, whose head may be damaged too.
+            for id in index::refs_of(&self.index, hash)? {
+                self.append(&Header::new(Kind::Reference, id, Some(*hash), &[]), &[])?;
+            }
         }
         if let Some(id) = dataset {
             self.note_ref(id, hash, block.len() as u64)?;

@@ -6,7 +6,8 @@ use super::{
     pack::FIRST_RECORD,
     reading::{Seen, is_put_at, read_put},
     record::{HEADER_BYTES, Header, Kind},
-    recovery::{Headers, no_header, pack_seed},
+    recovery::{no_header, pack_seed},
+    scan::Headers,
 };
 use crate::data::block::Block;
 use barrow_wire::{Multihash, limits::BLOCK_BYTES_MAX};
@@ -94,7 +95,7 @@ impl LocalStore {
             Seen::Sound if hash.code().is_computed() && !hash.verifies(&record[HEADER_BYTES..]) => {
                 Seen::Damaged
             }
-            seen => seen,
+            seen @ (Seen::Sound | Seen::Damaged | Seen::Misplaced | Seen::Unreadable(_)) => seen,
         })
     }
 

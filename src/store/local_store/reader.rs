@@ -9,7 +9,10 @@ use super::{
     record::HEADER_BYTES,
     recovery::{no_header, pack_seed},
 };
-use crate::{base::pool::Pool, data::block::Block};
+use crate::{
+    base::pool::{Buffer, Pool},
+    data::block::Block,
+};
 use barrow_wire::{Multihash, Presence, limits::BLOCK_BYTES_MAX};
 use std::sync::Arc;
 
@@ -71,53 +74,70 @@ impl StoreReader {
     /// # Errors
     /// If the index cannot be read, or a pack is of a newer format.
     pub fn read(&mut self, hash: &Multihash, pool: &Pool) -> Result<Reading, StoreError> {
+        let Some(len) = self.len_to_read(hash)? else { return Ok(Reading::Absent) };
+        self.read_into(hash, pool.take(len))
+    }
+
+    /// Bytes that the buffer for a block must have room for; `None` if the store does not have it.
+    ///
+    /// # Errors
+    /// If the index cannot be read.
+    pub fn len_to_read(&self, hash: &Multihash) -> Result<Option<usize>, StoreError> {
+        // A length that no block has is found out when the record is read.
+        Ok(self.row(hash)?.map(|row| (row.place.len as usize).min(BLOCK_BYTES_MAX)))
+    }
+
+    /// As [`Self::read`], into a buffer of [`Self::len_to_read`]: so that nobody waits for memory
+    /// who holds a reader.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_into(
+        &mut self,
+        hash: &Multihash,
+        mut buffer: Buffer,
+    ) -> Result<Reading, StoreError> {
         let mut row = self.row(hash)?;
         while let Some(at) = row {
-            let reading = self.read_at(hash, at.place, pool)?;
-            if let Reading::Found(_) = reading {
-                return Ok(reading);
+            let seen = self.see(hash, at.place, &mut buffer)?;
+            if let Seen::Sound = seen {
+                let len = at.place.len as usize;
+                let bytes = buffer.freeze(HEADER_BYTES..HEADER_BYTES + len);
+                return Ok(Reading::Found(Block::from_store(*hash, bytes)));
             }
             // It may have moved to another pack since it was looked up.
             row = self.row(hash)?;
-            if row.is_some_and(|now| now.place == at.place) {
-                return Ok(reading);
+            if row.is_none_or(|now| now.place != at.place) {
+                continue;
             }
+            return Ok(match seen {
+                Seen::Damaged => Reading::Damaged,
+                Seen::Sound | Seen::Misplaced => Reading::Misplaced(at.place.pack),
+                Seen::Unreadable(error) => Reading::Unreadable(error),
+            });
         }
         Ok(Reading::Absent)
     }
 
-    fn read_at(
+    fn see(
         &mut self,
         hash: &Multihash,
         place: Place,
-        pool: &Pool,
-    ) -> Result<Reading, StoreError> {
-        let len = place.len as usize;
-        if len > BLOCK_BYTES_MAX {
-            return Ok(Reading::Misplaced(place.pack));
-        }
-        let mut buffer = pool.take(len);
-        let record = &mut buffer.as_mut()[..HEADER_BYTES + len];
+        buffer: &mut Buffer,
+    ) -> Result<Seen, StoreError> {
+        let end = HEADER_BYTES + place.len as usize;
+        let Some(record) = buffer.as_mut().get_mut(..end) else { return Ok(Seen::Misplaced) };
         let pack = match self.pack(place.pack) {
             Ok(pack) => pack,
-            Err(StoreError::Io(error)) => return Ok(Reading::Unreadable(error)),
+            Err(StoreError::Io(error)) => return Ok(Seen::Unreadable(error)),
             Err(error) => return Err(error),
         };
         let seen = read_put(&*pack.file, pack.seed, (hash, place), record);
-        Ok(match seen {
-            Seen::Sound => {
-                let bytes = buffer.freeze(HEADER_BYTES..HEADER_BYTES + len);
-                Reading::Found(Block::from_store(*hash, bytes))
-            }
-            Seen::Damaged => Reading::Damaged,
-            Seen::Misplaced => Reading::Misplaced(place.pack),
-            Seen::Unreadable(error) => {
-                // A file that was replaced, or a drive that came back, is only seen by opening it
-                // again.
-                self.open.retain(|(open, _)| *open != place.pack);
-                Reading::Unreadable(error)
-            }
-        })
+        if let Seen::Unreadable(_) = seen {
+            // A file that was replaced, or a drive that came back, is only seen by opening it again.
+            self.open.retain(|(open, _)| *open != place.pack);
+        }
+        Ok(seen)
     }
 
     /// The pack, opened; fails with [`StoreError::Io`] while it cannot be.

@@ -6,15 +6,14 @@ use super::{
     medium::{self, Index, Medium, PackFile},
     pack::{FIRST_RECORD, OpenPack},
     recent::{Change, Recent},
-    record::{HEADER_BYTES, Header, Kind, PACK_HEADER_BYTES, PackHeader},
+    record::{Header, Kind, PACK_HEADER_BYTES, PackHeader},
+    scan::{Found, find_record, read_record},
 };
 use rusqlite::Connection;
 use std::{collections::BTreeSet, io};
 
 /// Records taken into the index in one transaction.
 const RECORDS_PER_COMMIT: u64 = 65_536;
-/// Bytes searched at a time for the next sound record behind a damaged one.
-const SEARCH_BYTES: usize = 1 << 20;
 
 /// A store that is open again.
 pub(super) struct Recovered {
@@ -53,6 +52,7 @@ pub(super) fn recover(
         index = open_index(medium)?;
         tally = index::load_tally(&index)?;
     }
+    let is_rebuilt = tally.packs.is_empty();
     index::begin(&index)?;
     doubt(&index, &mut tally, &packs)?;
     let mut recent = Recent::new(cache_kib);
@@ -91,26 +91,16 @@ pub(super) fn recover(
     index::commit(&index)?;
     recent.clear();
     medium.committed(&mut index);
+    // What stands behind the last record is cut off only where the index knows up to where the pack
+    // was synced: then a crash tore it. Without an index it may be a stored block that the drive
+    // does not return as it should just now.
+    let may_cut = |last: &FoundPack| !is_rebuilt || last.len <= end;
     let pack = match packs.last() {
         None => begin_pack(medium, 1, piece_bytes)?,
-        // Nothing is cut off or written over where something could not be read. Nor is it where a
-        // header is missing: that may be a crash between a pack's making and its first sync, but
-        // what it holds otherwise may still be of use, so it stays.
-        Some(last) => match last.header {
-            PackFound::Seed(seed) if !unread.contains(&last.number) => {
-                restore_header(medium, last.number, seed);
-                match OpenPack::resume(medium, last.number, seed, end, piece_bytes) {
-                    Err(error) if medium::is_unreadable(&error) => {
-                        log::error!("pack {} cannot be read at its end: {error}", last.number);
-                        begin_pack(medium, last.number + 1, piece_bytes)?
-                    }
-                    resumed => resumed?,
-                }
-            }
-            PackFound::Seed(_) | PackFound::Nothing | PackFound::Unreadable => {
-                begin_pack(medium, last.number + 1, piece_bytes)?
-            }
-        },
+        Some(last) if !unread.contains(&last.number) && may_cut(last) => {
+            resume(medium, last, end, piece_bytes)?
+        }
+        Some(last) => begin_pack(medium, last.number + 1, piece_bytes)?,
     };
     tally.pack(pack.number).seed = pack.seed;
     Ok(Recovered { index, pack, tally, recent, unread })
@@ -155,6 +145,28 @@ fn disagreement(tally: &Tally, packs: &[FoundPack]) -> Option<String> {
             && matches!(pack.header, PackFound::Seed(_))
     });
     unknown.map(|pack| format!("it does not know pack {}", pack.number))
+}
+
+/// Goes on with the last pack. A new one is begun where it cannot be read at its end, and where its
+/// header is missing: that may be a crash between its making and its first sync, but what it holds
+/// otherwise may still be of use, so it stays.
+fn resume(
+    medium: &dyn Medium,
+    last: &FoundPack,
+    end: u64,
+    piece_bytes: usize,
+) -> io::Result<OpenPack> {
+    let PackFound::Seed(seed) = last.header else {
+        return begin_pack(medium, last.number + 1, piece_bytes);
+    };
+    restore_header(medium, last.number, seed);
+    match OpenPack::resume(medium, last.number, seed, end, piece_bytes) {
+        Err(error) if medium::is_unreadable(&error) => {
+            log::error!("pack {} cannot be read at its end: {error}", last.number);
+            begin_pack(medium, last.number + 1, piece_bytes)
+        }
+        resumed => resumed,
+    }
 }
 
 fn begin_pack(medium: &dyn Medium, number: u32, piece_bytes: usize) -> io::Result<OpenPack> {
@@ -299,6 +311,14 @@ fn doubt(index: &Connection, tally: &mut Tally, packs: &[FoundPack]) -> Result<(
     Ok(())
 }
 
+/// What a scan of a pack came to.
+struct Scanned {
+    /// The end of the last sound record.
+    end: u64,
+    /// The drive did not return all of it.
+    is_unreadable: bool,
+}
+
 impl Replay<'_> {
     /// Takes a pack's records into the index.
     fn scan(&mut self, medium: &dyn Medium, number: u32, seed: u64) -> Result<Scanned, StoreError> {
@@ -417,186 +437,4 @@ impl Replay<'_> {
         }
         Ok(())
     }
-}
-
-enum Found {
-    Record(Header),
-    /// A sound header whose payload is not what was written.
-    Payload(Header),
-    Nothing,
-}
-
-/// What a scan of a pack came to.
-struct Scanned {
-    /// The end of the last sound record.
-    end: u64,
-    /// The drive did not return all of it.
-    is_unreadable: bool,
-}
-
-/// The record at `offset`. A block's bytes are compared with their checksum, as a power cut tears
-/// them; what is not sound is read once more past the page cache before that is believed.
-fn read_record(
-    file: &dyn PackFile,
-    seed: u64,
-    offset: u64,
-    payload: &mut Vec<u8>,
-    is_unreadable: &mut bool,
-) -> Result<Found, StoreError> {
-    let mut first_failed = false;
-    match read_record_once(file, seed, (offset, false), payload, &mut first_failed)? {
-        Found::Record(header) => Ok(Found::Record(header)),
-        Found::Payload(_) | Found::Nothing => {
-            read_record_once(file, seed, (offset, true), payload, is_unreadable)
-        }
-    }
-}
-
-fn read_record_once(
-    file: &dyn PackFile,
-    seed: u64,
-    (offset, fresh): (u64, bool),
-    payload: &mut Vec<u8>,
-    is_unreadable: &mut bool,
-) -> Result<Found, StoreError> {
-    let mut bytes = [0; HEADER_BYTES];
-    match read_readable(file, &mut bytes, (offset, fresh), is_unreadable) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
-        read => read?,
-    }
-    let Some(header) = Header::from_bytes(&bytes, seed) else { return Ok(Found::Nothing) };
-    payload.resize(header.len as usize, 0);
-    match read_readable(file, payload, (offset + HEADER_BYTES as u64, fresh), is_unreadable) {
-        // It was never written to its end: a crash came between.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Found::Nothing),
-        read => read?,
-    }
-    Ok(if header.matches(payload) { Found::Record(header) } else { Found::Payload(header) })
-}
-
-/// Bytes that a drive can or cannot read as one.
-const PAGE_BYTES: usize = 4_096;
-
-/// Reads a part of a pack, past the page cache if it is to be `fresh`. What the drive cannot read is
-/// zeros, which are no record, and no payload but their own; `is_unreadable` is set then.
-fn read_readable(
-    file: &dyn PackFile,
-    buffer: &mut [u8],
-    (offset, fresh): (u64, bool),
-    is_unreadable: &mut bool,
-) -> io::Result<()> {
-    let read = |buffer: &mut [u8], at| {
-        if fresh { file.read_fresh_at(buffer, at) } else { file.read_at(buffer, at) }
-    };
-    match read(buffer, offset) {
-        Err(error) if medium::is_unreadable(&error) => {
-            log::error!("of a pack's bytes {offset} and on some cannot be read: {error}");
-            *is_unreadable = true;
-        }
-        read => return read,
-    }
-    let mut done = 0;
-    while done < buffer.len() {
-        let at = offset + done as u64;
-        let page = PAGE_BYTES - usize::try_from(at % PAGE_BYTES as u64).expect("below a page");
-        let part = done..buffer.len().min(done + page);
-        match read(&mut buffer[part.clone()], at) {
-            Err(error) if medium::is_unreadable(&error) => buffer[part.clone()].fill(0),
-            read => read?,
-        }
-        done = part.end;
-    }
-    Ok(())
-}
-
-/// Bytes read at a time where headers are looked at: small blocks come with several.
-const WINDOW_BYTES: usize = 16 << 10;
-
-/// The sound headers of a part of a pack, in their order.
-pub(super) struct Headers<'a> {
-    file: &'a dyn PackFile,
-    seed: u64,
-    offset: u64,
-    end: u64,
-    window: Vec<u8>,
-    window_at: u64,
-    is_unreadable: bool,
-}
-
-impl<'a> Headers<'a> {
-    /// Those from `offset` on, where one stands or did, which end before `end`.
-    pub(super) fn new(file: &'a dyn PackFile, seed: u64, offset: u64, end: u64) -> Self {
-        Self { file, seed, offset, end, window: Vec::new(), window_at: 0, is_unreadable: false }
-    }
-
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Header)>, StoreError> {
-        while self.offset + HEADER_BYTES as u64 <= self.end {
-            let (at, seed) = (self.offset, self.seed);
-            let bytes = self.read(at, HEADER_BYTES)?;
-            let header = bytes.first_chunk().and_then(|bytes| Header::from_bytes(bytes, seed));
-            if let Some(header) = header {
-                self.offset += header.record_bytes();
-                return Ok(Some((at, header)));
-            }
-            // Of what was given back, and of what a crash left, there are no headers.
-            let next =
-                find_record(self.file, self.seed, at + 1, self.end, &mut self.is_unreadable)?;
-            self.offset = next.unwrap_or(self.end);
-        }
-        Ok(None)
-    }
-
-    /// Whether the drive did not return some of what was read: a pack is not given up by that.
-    pub(super) const fn is_unreadable(&self) -> bool {
-        self.is_unreadable
-    }
-
-    /// What stands behind a header that was found at `offset`.
-    pub(super) fn payload(&mut self, offset: u64, header: &Header) -> Result<&[u8], StoreError> {
-        self.read(offset + HEADER_BYTES as u64, header.len as usize)
-    }
-
-    fn read(&mut self, at: u64, len: usize) -> Result<&[u8], StoreError> {
-        let is_read =
-            at >= self.window_at && at + len as u64 <= self.window_at + self.window.len() as u64;
-        if !is_read {
-            let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-            self.window.resize(len.max(left.min(WINDOW_BYTES)), 0);
-            self.window_at = at;
-            let place = (at, false);
-            if let Err(error) =
-                read_readable(self.file, &mut self.window, place, &mut self.is_unreadable)
-            {
-                self.window.clear();
-                return Err(error.into());
-            }
-        }
-        let from = usize::try_from(at - self.window_at).expect("it is within the window");
-        Ok(&self.window[from..from + len])
-    }
-}
-
-/// The next place from `offset` on where a sound header stands.
-fn find_record(
-    file: &dyn PackFile,
-    seed: u64,
-    mut offset: u64,
-    len: u64,
-    is_unreadable: &mut bool,
-) -> Result<Option<u64>, StoreError> {
-    let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX);
-    let mut window = vec![0; left.min(SEARCH_BYTES + HEADER_BYTES)];
-    while offset < len {
-        let want = usize::try_from(len - offset).unwrap_or(usize::MAX).min(window.len());
-        read_readable(file, &mut window[..want], (offset, true), is_unreadable)?;
-        let headers = window[..want].windows(HEADER_BYTES);
-        let found = headers.take(SEARCH_BYTES).position(|bytes| {
-            bytes.first_chunk().is_some_and(|bytes| Header::from_bytes(bytes, seed).is_some())
-        });
-        if let Some(at) = found {
-            return Ok(Some(offset + at as u64));
-        }
-        offset += SEARCH_BYTES as u64;
-    }
-    Ok(None)
 }

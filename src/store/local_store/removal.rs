@@ -9,7 +9,8 @@ use super::{
     index::{self, Dead, Place},
     recent::Change,
     record::{HEADER_BYTES, Header, Kind},
-    recovery::{Headers, pack_seed},
+    recovery::pack_seed,
+    scan::Headers,
 };
 use barrow_wire::{Cid, Multihash};
 use std::collections::BTreeMap;
