@@ -153,18 +153,18 @@ impl Disk {
         if !self.0.forgotten.lock().insert(*hash) {
             return;
         }
-        let (hash, disk) = (*hash, self.clone());
+        // Named when it is found, and not when the writer has come to it: by then a replacement may
+        // be here. What is quarantined already was named before.
+        if self.with_reader(|reader| reader.is_quarantined(hash)).is_ok_and(|known| !known) {
+            let name = Cid::v1(Codec::Raw, *hash);
+            log::error!("block {name} is damaged on disk; it is no longer served");
+            self.0.metrics.store_damaged_total.add(1);
+            self.0.faults.note_finding();
+        }
+        let hash = *hash;
         let quarantine = move |store: &mut LocalStore| {
-            let was_quarantined = store.is_quarantined(&hash);
-            match store.quarantine(&hash) {
-                Ok(true) if !was_quarantined => {
-                    let name = Cid::v1(Codec::Raw, hash);
-                    log::error!("block {name} is damaged on disk; it is no longer served");
-                    disk.0.metrics.store_damaged_total.add(1);
-                    disk.0.faults.note_finding();
-                }
-                Ok(_) => {}
-                Err(error) => log::error!("a damaged block cannot be quarantined: {error}"),
+            if let Err(error) = store.quarantine(&hash) {
+                log::error!("a damaged block cannot be quarantined: {error}");
             }
         };
         let _ = self.0.writes.send(Write::Control(Box::new(quarantine)));

@@ -21,25 +21,18 @@ impl LocalStore {
     /// Nothing is written but that: its bytes and its references stay until a verified replacement
     /// is synced, or until the datasets that refer to it are removed.
     ///
-    /// Returns whether the block is quarantined now.
-    ///
     /// # Errors
     /// If the index cannot be written.
-    pub fn quarantine(&mut self, hash: &Multihash) -> Result<bool, StoreError> {
+    pub fn quarantine(&mut self, hash: &Multihash) -> Result<(), StoreError> {
         self.begin()?;
-        let Some(row) = self.row(hash)? else { return Ok(false) };
         // A replacement may have come since it was read.
-        if !row.is_quarantined && matches!(self.see(hash, row.place)?, Seen::Damaged) {
+        if let Some(row) = self.row(hash)?.filter(|row| !row.is_quarantined)
+            && matches!(self.see(hash, row.place)?, Seen::Damaged)
+        {
             self.recent.set(hash, Some(Row { is_quarantined: true, ..row }));
             self.has_changed = true;
-            return Ok(true);
         }
-        Ok(row.is_quarantined)
-    }
-
-    /// Whether a block is known to be damaged, and is not served.
-    pub fn is_quarantined(&self, hash: &Multihash) -> bool {
-        self.row(hash).is_ok_and(|row| row.is_some_and(|row| row.is_quarantined))
+        Ok(())
     }
 
     /// Serves a quarantined block again, if its bytes match their checksum now: what was read
