@@ -10,9 +10,11 @@ const HEAD_BYTES_USUAL: usize = 1_024;
 pub(super) fn refusal(status: u16, code: &str, message: &str, keep_alive: bool) -> String {
     let body = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
     let retry = if status == 503 { "retry-after: 1\r\ncache-control: no-store\r\n" } else { "" };
+    // A browser asks its user for the token, and sends it as a password.
+    let ask = if status == 401 { "www-authenticate: Basic realm=\"barrow\"\r\n" } else { "" };
     format!(
         "HTTP/1.1 {status} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         x-content-type-options: nosniff\r\n{retry}{}{body}",
+         x-content-type-options: nosniff\r\n{retry}{ask}{}{body}",
         request::reason(status),
         body.len(),
         connection_line(keep_alive),

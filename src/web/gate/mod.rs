@@ -21,7 +21,7 @@ mod turns;
 
 pub use body::Body;
 pub use head::{BodyLength, HEAD_BYTES_MAX, HEADERS_MAX, Head, HeadError};
-pub use request::{Reply, ReplyBody, Request, unescape};
+pub use request::{Reply, ReplyBody, Request, unescape, unescape_bytes};
 
 use body::Pumps;
 use crossbeam::channel::{Sender, unbounded};

@@ -58,6 +58,11 @@ impl Request<'_> {
 
 /// Undoes percent escapes; `None` if they are malformed or yield no UTF-8.
 pub fn unescape(text: &str) -> Option<String> {
+    String::from_utf8(unescape_bytes(text)?).ok()
+}
+
+/// Undoes percent escapes; `None` if they are malformed.
+pub fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -74,7 +79,7 @@ pub fn unescape(text: &str) -> Option<String> {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 /// A handler's answer.

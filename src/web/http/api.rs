@@ -1,6 +1,8 @@
 //! The node's own JSON, for the command line and for scripts.
 
-use super::{App, error, get_error, jobs, json_reply, ledger, protected, transfers};
+use super::{
+    App, error, gateway::is_media_type, get_error, jobs, json_reply, ledger, protected, transfers,
+};
 use crate::{
     base::config::PeerTarget,
     content::{car_import::CarImportError, fetch::FetchProgress},
@@ -314,10 +316,16 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
         Ok(profile) => profile,
         Err(message) => return error(422, "bad_profile", &message),
     };
+    let mimetype = request.header("content-type").map(ToOwned::to_owned);
+    if let Some(mimetype) = mimetype.as_deref().filter(|mimetype| !is_media_type(mimetype)) {
+        let message =
+            format!("invalid Content-Type {mimetype:?}; use one type, for example text/plain");
+        return error(422, "bad_media_type", &message);
+    }
     let options = PutOptions {
         profile,
         name: request.param("name"),
-        mimetype: request.header("content-type").map(ToOwned::to_owned),
+        mimetype,
         protect: match protected::shape(request) {
             Ok(shape) => shape,
             Err(reply) => return reply,

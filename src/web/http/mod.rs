@@ -4,6 +4,7 @@ mod api;
 mod codex;
 mod denylist;
 mod events;
+mod file_name;
 mod gateway;
 mod jobs;
 mod ledger;
@@ -99,7 +100,9 @@ impl HttpServer {
 
 fn route(app: &App, request: &mut Request<'_>) -> Reply {
     let path = request.path.clone();
-    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    // One slash, as the policy reads it: what begins with two would be another host's name if it
+    // came back in a Location.
+    let mut parts = path.strip_prefix('/').unwrap_or_default().splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         ("ipfs", rest) => gateway::answer(app, request, rest),
         ("api", rest) => match rest.split_once('/') {

@@ -8,10 +8,11 @@ use crate::{
     node::{Node, PinTransfer, PutOptions},
     store::local_store::DatasetInfo,
     web::{
-        gate::{Reply, ReplyBody, Request, unescape},
+        gate::{Reply, ReplyBody, Request},
         http::{
             api,
-            gateway::{FileBody, disposition, is_unchanged, unchanged, wanted_range},
+            file_name::{self, disposition},
+            gateway::{FileBody, Known, ended, is_media_type, wanted_range},
             get_error, transfers,
         },
     },
@@ -20,10 +21,6 @@ use barrow_wire::{Cid, Codec};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Bytes of a file name at most, as file systems have it.
-const NAME_BYTES_MAX: usize = 255;
-/// Bytes of a media type at most.
-const MEDIA_TYPE_BYTES_MAX: usize = 255;
 /// Content may change its name, but not its bytes; the name is not in the tag.
 const REVALIDATE: &str = "no-cache";
 
@@ -77,12 +74,17 @@ pub(super) fn upload(app: &App, request: &mut Request<'_>) -> Reply {
 
 fn upload_options(request: &Request<'_>) -> Result<PutOptions, String> {
     let name = match request.header("content-disposition") {
-        Some(text) => Some(file_name(text).ok_or("the Content-Disposition has no sound filename")?),
+        Some(text) => {
+            let name = file_name::parse(text);
+            Some(name.ok_or("the Content-Disposition has no filename that can be stored")?)
+        }
         None => None,
     };
     let mimetype = request.header("content-type").map(ToOwned::to_owned);
     if let Some(mimetype) = mimetype.as_deref().filter(|mimetype| !is_media_type(mimetype)) {
-        return Err(format!("{mimetype:?} is no media type"));
+        return Err(format!(
+            "invalid Content-Type {mimetype:?}; use one type, for example text/plain"
+        ));
     }
     let profile = match request.param("blockSize").as_deref() {
         None => Profile::default(),
@@ -92,48 +94,6 @@ fn upload_options(request: &Request<'_>) -> Result<PutOptions, String> {
             .ok_or("the blockSize is neither 1048576 nor 262144")?,
     };
     Ok(PutOptions { profile, name, mimetype, ..PutOptions::default() })
-}
-
-/// The file name of a `Content-Disposition` (RFC 6266), if it is one that every system can have.
-fn file_name(text: &str) -> Option<String> {
-    let mut plain = None;
-    for part in text.split(';').skip(1) {
-        let Some((key, value)) = part.split_once('=') else { continue };
-        let value = value.trim();
-        match key.trim().to_ascii_lowercase().as_str() {
-            "filename*" => {
-                let escaped = value.strip_prefix("UTF-8''").or(value.strip_prefix("utf-8''"));
-                return escaped.and_then(unescape).filter(|name| is_file_name(name));
-            }
-            "filename" => {
-                let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-                plain = Some(bare.unwrap_or(value).replace("\\\"", "\""));
-            }
-            _ => {}
-        }
-    }
-    plain.filter(|name| is_file_name(name))
-}
-
-fn is_file_name(name: &str) -> bool {
-    let sound = |c: char| !c.is_control() && c != '/' && c != '\\';
-    (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.chars().all(sound)
-}
-
-/// Whether it is `type/subtype`, with parameters or without (RFC 9110, section 8.3.1).
-fn is_media_type(text: &str) -> bool {
-    let token = |text: &str| {
-        let of_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        !text.is_empty() && text.chars().all(of_token)
-    };
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let parts = essence.split_once('/');
-    text.len() <= MEDIA_TYPE_BYTES_MAX
-        && text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
-        && parts.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 
 /// A download of what is here in whole; no packet is sent for it.
@@ -152,13 +112,16 @@ pub(super) fn network(app: &App, request: &Request<'_>, cid: &Cid) -> Reply {
 
 fn stream(app: &App, request: &Request<'_>, cid: &Cid, scope: Scope) -> Reply {
     let etag = format!("\"{cid}\"");
-    if is_unchanged(request, &etag) {
-        return unchanged(&etag, REVALIDATE);
+    if let Some(reply) = ended(request, &etag, REVALIDATE, Known::Tag) {
+        return reply;
     }
     let stream = match app.node.open(cid, scope) {
         Ok(stream) => stream,
         Err(failed) => return data_error(&failed),
     };
+    if let Some(reply) = ended(request, &etag, REVALIDATE, Known::Present) {
+        return reply;
+    }
     let size = stream.size();
     let range = match wanted_range(request, &etag, size) {
         Ok(range) => range,
@@ -166,6 +129,7 @@ fn stream(app: &App, request: &Request<'_>, cid: &Cid, scope: Scope) -> Reply {
     };
     let info = app.node.dataset(cid).ok().flatten().map(|dataset| dataset.info);
     let mimetype = info.as_ref().and_then(|info| info.mimetype.clone());
+    let mimetype = mimetype.filter(|mimetype| is_media_type(mimetype));
     let mimetype = mimetype.unwrap_or_else(|| "application/octet-stream".into());
     let (from, to) = range.clone().map_or((0, size), |range| (range.start, range.end));
     let (body, mimetype) = match FileBody::begin(stream, from..to, Some(mimetype)) {
@@ -185,6 +149,7 @@ fn stream(app: &App, request: &Request<'_>, cid: &Cid, scope: Scope) -> Reply {
         .with("content-disposition", disposition("attachment", &name))
         .with("content-security-policy", "sandbox")
         .with("x-content-type-options", "nosniff")
+        .with("vary", "Accept")
         .with("cache-control", REVALIDATE)
         .with("accept-ranges", "bytes")
         .with("etag", etag);
@@ -279,34 +244,5 @@ pub(super) fn cancel(app: &App, cid: &Cid, id: &str) -> Reply {
             done()
         }
         None => error(404, "not_found", "there is no such download"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_a_system_cannot_have_are_refused() {
-        assert_eq!(file_name("attachment; filename=\"a b.txt\"").as_deref(), Some("a b.txt"));
-        assert_eq!(file_name("attachment; filename=a.txt").as_deref(), Some("a.txt"));
-        let both = "attachment; filename=\"_.txt\"; filename*=UTF-8''%C4%85.txt";
-        assert_eq!(file_name(both).as_deref(), Some("\u{105}.txt"));
-        for bad in ["", "attachment", "inline; filename=\"\"", "x; filename=\"../a\""] {
-            assert_eq!(file_name(bad), None, "{bad}");
-        }
-        for bad in ["a%0d%0ab", "a%00", "%2fetc", "..", ".", "a%5cb", "%ff"] {
-            assert_eq!(file_name(&format!("x; filename*=UTF-8''{bad}")), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_media_type_is_two_tokens_with_a_slash() {
-        for good in ["text/plain", "image/svg+xml", "text/html; charset=utf-8"] {
-            assert!(is_media_type(good), "{good}");
-        }
-        for bad in ["", "text", "text/", "/plain", "te xt/plain", "a/b/c", "text/plain\r\nX: y"] {
-            assert!(!is_media_type(bad), "{bad}");
-        }
     }
 }

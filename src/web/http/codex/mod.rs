@@ -35,7 +35,7 @@ pub(super) fn answer(app: &App, request: &mut Request<'_>, rest: &str) -> Reply 
             with_cid(cid, |cid| data::cancel(app, &cid, id))
         }
         ("GET", ["space"]) => node::space(app),
-        ("GET", ["connect", peer]) => node::connect(app, request, peer),
+        ("GET" | "POST", ["connect", peer]) => node::connect(app, request, peer),
         ("GET", ["peerid"] | ["node", "peerid"]) => node::peer_id(app, request),
         ("GET", ["spr"] | ["node", "spr"]) => node::record(app, request),
         ("GET", ["debug", "info"]) => node::info(app),
@@ -60,8 +60,8 @@ fn allowed(parts: &[&str]) -> Option<&'static str> {
         | ["data", _, "network", "progress", _]
         | ["space" | "peerid" | "spr"]
         | ["node", "peerid" | "spr"]
-        | ["connect", _]
         | ["debug", "info"] => Some("GET, HEAD"),
+        ["connect", _] => Some("GET, HEAD, POST"),
         ["data", _, "network", _] => Some("DELETE"),
         _ => None,
     }

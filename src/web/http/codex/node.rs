@@ -51,11 +51,17 @@ pub(super) fn connect(app: &App, request: &Request<'_>, peer: &str) -> Reply {
             None => return error(400, "bad_request", &format!("{text:?} is no address")),
         }
     }
+    let may_dial = request.method == "POST";
     let is_there = || {
         let peers = app.node.inspect(|engine| engine.peers()).unwrap_or_default();
         peers.iter().any(|peer| peer.peer == id)
     };
     if !is_there() {
+        // Any page can cause a GET, with an image for instance, and it carries no Origin.
+        if !may_dial {
+            let message = "the peer is not connected, and a GET connects no peer; POST instead";
+            return error(405, "method_not_allowed", message).with("allow", "POST");
+        }
         if addresses.is_empty() {
             return error(400, "no_address", "no address of the peer is known; see addrs");
         }

@@ -2,10 +2,8 @@
 
 use super::{
     Asked,
-    content::{
-        IMMUTABLE, PAGE, content, disposition, finish, is_unchanged, unchanged, wanted_range,
-        with_path,
-    },
+    conditions::{self, Known, wanted_range},
+    content::{self, IMMUTABLE, PAGE, content, finish, with_path},
     format::{CBOR, JSON},
     listing,
 };
@@ -15,7 +13,7 @@ use crate::{
     node::Node,
     web::{
         gate::{Body, Reply, ReplyBody},
-        http::error,
+        http::{error, file_name::disposition},
     },
 };
 use barrow_wire::{Cid, Codec};
@@ -98,13 +96,16 @@ pub(super) fn data(asked: &Asked<'_, '_>, followed: &Followed, wanted: Option<Co
 
 fn answer(asked: &Asked<'_, '_>, followed: &Followed, form: &Form<'_>) -> Reply {
     let etag = &form.etag;
-    if is_unchanged(asked.request, etag) {
-        return unchanged(etag, IMMUTABLE);
+    if let Some(reply) = conditions::ended(asked.request, etag, IMMUTABLE, Known::Tag) {
+        return reply;
     }
     let block = match asked.node.block(&followed.cid, asked.scope) {
         Ok(block) => block,
         Err(failed) => return asked.missing(&failed),
     };
+    if let Some(reply) = conditions::ended(asked.request, etag, IMMUTABLE, Known::Present) {
+        return reply;
+    }
     let size = block.len() as u64;
     let range = match wanted_range(asked.request, etag, size) {
         Ok(range) => range,
@@ -118,9 +119,8 @@ fn answer(asked: &Asked<'_, '_>, followed: &Followed, form: &Form<'_>) -> Reply 
         let body = BlockBody { node: asked.node.clone(), cid: followed.cid, range: from..to };
         ReplyBody::Stream(Box::new(body), Some(to - from))
     };
-    content(asked, followed, etag, size, range, body)
-        .with("content-type", form.media_type)
-        .with("content-disposition", form.disposition.clone())
+    let sent = content::Form { etag, media_type: form.media_type, size, range };
+    content(asked, followed, sent, body).with("content-disposition", form.disposition.clone())
 }
 
 fn bounds(range: Range<u64>) -> Range<usize> {
@@ -162,13 +162,13 @@ impl Body for BlockBody {
 pub(super) fn preview(asked: &Asked<'_, '_>, followed: &Followed) -> Reply {
     let cid = followed.cid;
     let etag = format!("\"DagIndex-{}_CID-{cid}\"", listing::VERSION);
-    if is_unchanged(asked.request, &etag) {
-        return unchanged(&etag, PAGE);
-    }
     let block = match asked.node.block(&cid, asked.scope) {
         Ok(block) => block,
         Err(failed) => return asked.missing(&failed),
     };
+    if let Some(reply) = conditions::ended(asked.request, &etag, PAGE, Known::Present) {
+        return reply;
+    }
     let links = dag::links(&cid, &block).unwrap_or_default();
     let page = listing::document(&cid, block.len(), &links);
     let reply = listing::reply(page, etag);

@@ -2,7 +2,8 @@
 
 use super::{
     Asked,
-    content::{IMMUTABLE, disposition, finish, is_unchanged, unchanged, with_path},
+    conditions::{self, Known},
+    content::{IMMUTABLE, finish, with_path},
     format::car_param,
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     data::car::{DagScope, EntityBytes, WalkOptions},
     web::{
         gate::{Body, Reply, ReplyBody},
-        http::error,
+        http::{error, file_name::disposition},
     },
 };
 use bytes::Bytes;
@@ -28,12 +29,15 @@ pub(super) fn answer(asked: &Asked<'_, '_>) -> Reply {
     let key = format!("{:?} {options:?}", asked.path);
     let hash = xxhash_rust::xxh3::xxh3_64(key.as_bytes());
     let etag = format!("W/\"{}.car.{hash:x}\"", asked.cid);
-    if is_unchanged(asked.request, &etag) {
-        return unchanged(&etag, IMMUTABLE);
+    if let Some(reply) = conditions::ended(asked.request, &etag, IMMUTABLE, Known::Tag) {
+        return reply;
     }
     // What cannot be had at all is told by a status.
     if let Err(failed) = asked.node.block(&followed.cid, asked.scope) {
         return asked.missing(&failed);
+    }
+    if let Some(reply) = conditions::ended(asked.request, &etag, IMMUTABLE, Known::Present) {
+        return reply;
     }
     let name = asked.request.param("filename").unwrap_or_else(|| format!("{}.car", asked.cid));
     let dups = if options.dups { 'y' } else { 'n' };

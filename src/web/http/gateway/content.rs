@@ -1,12 +1,9 @@
 //! What answers with content have in common: their headers, validators and ranges.
 
-use super::{Asked, escape_url};
+use super::{Asked, media_type};
 use crate::{
     content::resolve::Followed,
-    web::{
-        gate::{Reply, ReplyBody, Request},
-        http::error,
-    },
+    web::gate::{Reply, ReplyBody},
 };
 use std::ops::Range;
 
@@ -16,23 +13,37 @@ pub(super) const IMMUTABLE: &str = "public, max-age=29030400, immutable";
 pub(super) const PAGE: &str = "public, max-age=604800, stale-while-revalidate=2678400";
 /// Bytes of one header that repeats what the client sent; clients read 2 KiB of all together.
 const HEADER_BYTES_MAX: usize = 400;
-/// Characters of a file name in a header.
-const NAME_CHARS_MAX: usize = 64;
+/// What a stored page may do: run, but in an origin of its own. In the node's origin it could use
+/// the API.
+const SANDBOX: &str = "sandbox allow-scripts allow-forms allow-popups allow-downloads allow-modals";
 
-/// The headers that all content has, and the range.
+/// What stored bytes are sent as.
+pub(super) struct Form<'a> {
+    pub(super) etag: &'a str,
+    pub(super) media_type: &'a str,
+    /// All the bytes, of which the range may be a part.
+    pub(super) size: u64,
+    pub(super) range: Option<Range<u64>>,
+}
+
+/// Makes the answer that carries stored bytes. No other function sends any, so that all of them
+/// are sandboxed unless their type is known to be passive.
 pub(super) fn content(
     asked: &Asked<'_, '_>,
     followed: &Followed,
-    etag: &str,
-    size: u64,
-    range: Option<Range<u64>>,
+    form: Form<'_>,
     body: ReplyBody,
 ) -> Reply {
+    let Form { etag, media_type, size, range } = form;
     let status = if range.is_some() { 206 } else { 200 };
-    let reply = Reply { status, headers: Vec::new(), body }
+    let mut reply = Reply { status, headers: Vec::new(), body }
+        .with("content-type", media_type)
         .with("etag", etag)
         .with("cache-control", IMMUTABLE)
         .with("accept-ranges", "bytes");
+    if !media_type::is_passive(media_type) {
+        reply = reply.with("content-security-policy", SANDBOX);
+    }
     let mut reply = with_path(asked, followed, reply);
     if let Some(range) = range {
         let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
@@ -67,79 +78,4 @@ pub(super) fn finish(asked: &Asked<'_, '_>, mut reply: Reply) -> Reply {
         reply.body = ReplyBody::Absent(length);
     }
     reply
-}
-
-/// Whether the client has what is tagged so (RFC 9110, section 13.1.2: weakly compared).
-pub(in crate::web::http) fn is_unchanged(request: &Request<'_>, etag: &str) -> bool {
-    let bare = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
-    request.header("if-none-match").is_some_and(|known| {
-        known.split(',').map(str::trim).any(|one| one == "*" || bare(one) == bare(etag))
-    })
-}
-
-pub(in crate::web::http) fn unchanged(etag: &str, cache_control: &str) -> Reply {
-    Reply { status: 304, headers: Vec::new(), body: ReplyBody::Absent(None) }
-        .with("etag", etag)
-        .with("cache-control", cache_control)
-}
-
-/// The first range asked for, if it is one of bytes that can be satisfied and `If-Range`, if
-/// given, names what is here.
-pub(in crate::web::http) fn wanted_range(
-    request: &Request<'_>,
-    etag: &str,
-    size: u64,
-) -> Result<Option<Range<u64>>, Reply> {
-    let Some(text) = request.header("range").and_then(|range| range.strip_prefix("bytes=")) else {
-        return Ok(None);
-    };
-    if request.header("if-range").is_some_and(|known| known != etag) {
-        return Ok(None);
-    }
-    let first = text.split(',').next().unwrap_or_default().trim();
-    let Some((from, to)) = first.split_once('-') else { return Ok(None) };
-    let number = |digits: &str| {
-        let sound = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
-        sound.then(|| digits.parse::<u64>().unwrap_or(u64::MAX))
-    };
-    let range = match (number(from), number(to)) {
-        (Some(from), None) if to.is_empty() => from..size,
-        (Some(from), Some(to)) if from <= to => from..to.saturating_add(1).min(size),
-        (None, Some(last)) if from.is_empty() => size.saturating_sub(last)..size,
-        // What is no range is ignored (RFC 9110, section 14.2).
-        _ => return Ok(None),
-    };
-    if range.start >= size || range.is_empty() {
-        return Err(error(416, "range", "there are no such bytes")
-            .with("content-range", format!("bytes */{size}")));
-    }
-    Ok(Some(range))
-}
-
-/// Names a download: plain where the name is plain, else as RFC 5987 says.
-pub(in crate::web::http) fn disposition(how: &str, name: &str) -> String {
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && !"\"\\/%".contains(c) || c == ' ' { c } else { '_' })
-        .take(2 * NAME_CHARS_MAX)
-        .collect();
-    if plain == name {
-        return format!("{how}; filename=\"{plain}\"");
-    }
-    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-    format!("{how}; filename=\"{plain}\"; filename*=UTF-8''{}", escape_url(&name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::disposition;
-
-    #[test]
-    fn a_name_cannot_break_out_of_its_header() {
-        assert_eq!(disposition("inline", "a b.txt"), "inline; filename=\"a b.txt\"");
-        let hostile = disposition("inline", "a\"; x=\"\r\nSet-Cookie: y/../\u{e9}");
-        assert!(!hostile.contains('\r') && !hostile.contains('\n'), "{hostile}");
-        assert_eq!(hostile.matches('"').count(), 2, "{hostile}");
-        assert!(hostile.ends_with("..%2F%C3%A9"), "{hostile}");
-    }
 }

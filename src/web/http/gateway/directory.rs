@@ -2,7 +2,8 @@
 
 use super::{
     Asked,
-    content::{PAGE, finish, is_unchanged, unchanged, with_path},
+    conditions::{self, Known},
+    content::{PAGE, finish, with_path},
     file::{self, Shown},
     listing,
 };
@@ -34,8 +35,8 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed) -> Reply {
         Err(failed) => return asked.missing(&failed),
     }
     let etag = format!("\"DirIndex-{}_CID-{cid}\"", listing::VERSION);
-    if is_unchanged(request, &etag) {
-        return unchanged(&etag, PAGE);
+    if let Some(reply) = conditions::ended(request, &etag, PAGE, Known::Present) {
+        return reply;
     }
     let links = match asked.node.list(&cid, asked.scope, listing::ENTRIES_MAX + 1) {
         Ok(links) => links,

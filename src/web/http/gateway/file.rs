@@ -2,15 +2,19 @@
 
 use super::{
     Asked,
-    content::{IMMUTABLE, content, disposition, is_unchanged, unchanged, wanted_range},
-    media_type,
+    conditions::{self, Known, wanted_range},
+    content::{self, IMMUTABLE, content},
+    media_type::{self, is_well_formed},
 };
 use crate::{
     content::{
         resolve::Followed,
         store_stream::{GetError, StoreStream},
     },
-    web::gate::{Body, Reply, ReplyBody},
+    web::{
+        gate::{Body, Reply, ReplyBody},
+        http::file_name::disposition,
+    },
 };
 use barrow_wire::Cid;
 use bytes::Bytes;
@@ -38,8 +42,8 @@ pub(super) struct Shown {
 
 pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed, shown: Shown) -> Reply {
     let etag = format!("\"{}\"", shown.tag);
-    if is_unchanged(asked.request, &etag) {
-        return unchanged(&etag, IMMUTABLE);
+    if let Some(reply) = conditions::ended(asked.request, &etag, IMMUTABLE, Known::Tag) {
+        return reply;
     }
     let stream = match shown.block {
         Some(block) => asked.node.open_block(&shown.cid, &block, asked.scope),
@@ -49,6 +53,9 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed, shown: Shown) -
         Ok(stream) => stream,
         Err(failed) => return asked.missing(&failed),
     };
+    if let Some(reply) = conditions::ended(asked.request, &etag, IMMUTABLE, Known::Present) {
+        return reply;
+    }
     let size = stream.size();
     let range = match wanted_range(asked.request, &etag, size) {
         Ok(range) => range,
@@ -57,20 +64,17 @@ pub(super) fn answer(asked: &Asked<'_, '_>, followed: &Followed, shown: Shown) -
     let stored = asked.node.dataset(&shown.cid).ok().flatten().map(|dataset| dataset.info);
     let name = shown.name.or_else(|| stored.as_ref().and_then(|info| info.name.clone()));
     let by_name = || name.as_deref().and_then(media_type::of_name).map(Into::into);
-    let kind = shown.kind.or_else(|| stored.and_then(|info| info.mimetype)).or_else(by_name);
+    // Older versions stored whatever a client sent as a type.
+    let uploaded = || stored.and_then(|info| info.mimetype).filter(|kind| is_well_formed(kind));
+    let kind = shown.kind.or_else(uploaded).or_else(by_name);
     let (from, to) = range.clone().map_or((0, size), |range| (range.start, range.end));
     let (body, kind) = match FileBody::begin(stream, from..to, kind) {
         Ok(begun) => begun,
         Err(failed) => return asked.missing(&failed),
     };
     let body = ReplyBody::Stream(Box::new(body), Some(to - from));
-    let mut reply = content(asked, followed, &etag, size, range, body);
-    if media_type::is_active(&kind) {
-        // A page of the swarm's has no part in this node's origin, whose API it could use.
-        let sandbox = "sandbox allow-scripts allow-forms allow-popups allow-downloads allow-modals";
-        reply = reply.with("content-security-policy", sandbox);
-    }
-    let reply = reply.with("content-type", kind);
+    let form = content::Form { etag: &etag, media_type: &kind, size, range };
+    let reply = content(asked, followed, form, body);
     let download = asked.request.param("download").as_deref() == Some("true");
     match name {
         Some(name) => {

@@ -90,15 +90,70 @@ fn is_json(start: &[u8]) -> bool {
     parsed.map_or_else(|error| error.is_eof(), |_| true)
 }
 
-/// Whether a browser would run what is in such a file.
-pub(super) fn is_active(media_type: &str) -> bool {
+/// Types that no browser runs anything of. A PDF is shown by a viewer with an origin of its own.
+const PASSIVE: &[&str] = &[
+    "application/gzip",
+    "application/octet-stream",
+    "application/pdf",
+    "application/vnd.ipld.car",
+    "application/vnd.ipld.raw",
+    "application/zip",
+    "audio/flac",
+    "audio/mp4",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/wav",
+    "audio/webm",
+    "image/avif",
+    "image/gif",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/x-icon",
+    "text/plain",
+    "video/mp4",
+    "video/ogg",
+    "video/webm",
+];
+/// Bytes of a media type at most.
+const BYTES_MAX: usize = 255;
+
+/// Returns whether a browser runs nothing in content of this type; of an unknown type it may.
+pub(super) fn is_passive(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.contains("html") || essence.contains("xml") || essence.contains("svg")
+    is_well_formed(media_type) && PASSIVE.contains(&&essence[..])
+}
+
+/// Returns whether it is one `type/subtype` with parameters or without (RFC 9110, section 8.3.1).
+///
+/// Browsers take `Content-Type` for a list and use its last type (Fetch, "extract a MIME type"),
+/// so that a comma is refused even where a quoted string could have one.
+pub(in crate::web::http) fn is_well_formed(text: &str) -> bool {
+    let token = |text: &str| {
+        let of_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        !text.is_empty() && text.chars().all(of_token)
+    };
+    let quoted = |text: &str| {
+        let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let of_text = |c: char| (c.is_ascii_graphic() || c == ' ') && !"\",\\;".contains(c);
+        inner.is_some_and(|inner| inner.chars().all(of_text))
+    };
+    let parameter = |text: &str| {
+        let text = text.trim_matches([' ', '\t']);
+        let pair = text.split_once('=');
+        text.is_empty()
+            || pair.is_some_and(|(key, value)| token(key) && (token(value) || quoted(value)))
+    };
+    let mut parts = text.split(';');
+    let essence = parts.next().unwrap_or_default().trim_end_matches([' ', '\t']);
+    text.len() <= BYTES_MAX
+        && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && parts.all(parameter)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{of_name, of_start};
+    use super::{is_passive, is_well_formed, of_name, of_start};
 
     #[test]
     fn a_name_tells_before_the_bytes_do_and_unknown_bytes_are_a_download() {
@@ -109,5 +164,34 @@ mod tests {
         let cut = "hell\u{f6}".as_bytes().split_last().unwrap().1;
         assert_eq!(of_start(cut), "text/plain; charset=utf-8");
         assert_eq!(of_start(&[0, 1, 2]), "application/octet-stream");
+    }
+
+    #[test]
+    fn a_type_is_one_and_passive_only_if_it_is_listed() {
+        for good in ["text/plain", "image/svg+xml", "text/html; charset=utf-8", "a/b; c=\"d e\""] {
+            assert!(is_well_formed(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text",
+            "text/",
+            "/plain",
+            "te xt/plain",
+            "a/b/c",
+            "text/plain\r\nX: y",
+            "text/plain;a, text/html",
+            "image/png,text/html",
+            "text/plain; x=\"",
+            "text/plain; x=\"a, text/html\"",
+            "text/plain; x",
+            "text/plain; x=\"a\\\",text/html\"",
+        ] {
+            assert!(!is_well_formed(bad), "{bad}");
+            assert!(!is_passive(bad), "{bad}");
+        }
+        for active in ["text/html", "image/svg+xml", "text/xml", "application/xhtml+xml", "x/y"] {
+            assert!(!is_passive(active), "{active}");
+        }
+        assert!(is_passive("Image/PNG") && is_passive("text/plain; charset=utf-8"));
     }
 }

@@ -5,6 +5,7 @@
 
 mod block;
 mod car;
+mod conditions;
 mod content;
 mod directory;
 mod file;
@@ -12,9 +13,10 @@ mod format;
 mod listing;
 mod media_type;
 
-pub(super) use content::{disposition, is_unchanged, unchanged, wanted_range};
+pub(super) use conditions::{Known, ended, wanted_range};
 pub(super) use file::FileBody;
 pub(crate) use listing::escape_url;
+pub(super) use media_type::is_well_formed as is_media_type;
 
 use super::{App, denylist::Denylist, error, get_error};
 use crate::{
