@@ -1,16 +1,15 @@
 //! `import` and `export`: CARs into the store and out of it.
 
 use super::{
-    Access, CliError, args::Args, datasets::copy, output, progress::Progress, put::Counted,
+    Access, CliError, args::Args, datasets::copy, draft, output, progress::Progress, put::Counted,
     settings::Settings,
 };
 use crate::{content::store_stream::Scope, data::car::WalkOptions, web::http::escape_url};
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Read},
     path::Path,
 };
 
@@ -72,7 +71,7 @@ pub(super) fn export(args: &Args, settings: &Settings) -> Result<(), CliError> {
     let output = args.last("output").map_err(CliError::Usage)?.filter(|name| name != "-");
     let access = Access::open(settings, false)?;
     let done = open_car(&access, &cid).and_then(|reader| match output {
-        Some(name) => export_to_file(reader, Path::new(&name)),
+        Some(name) => draft::save(reader, Path::new(&name), None, &format!("{cid} as a CAR")),
         None => copy(reader, &mut io::stdout().lock(), 0, None).map(|_| ()),
     });
     access.close();
@@ -83,7 +82,7 @@ fn open_car(access: &Access, cid: &Cid) -> Result<Box<dyn Read>, CliError> {
     match access {
         Access::Serving(client) => {
             let url = format!("/ipfs/{}?format=car", escape_url(&cid.to_string()));
-            Ok(client.get_content(&url, 0)?.2)
+            Ok(client.get_content(&url)?.1)
         }
         Access::Own(node) => {
             let node = node.for_one_download();
@@ -91,21 +90,4 @@ fn open_car(access: &Access, cid: &Cid) -> Result<Box<dyn Read>, CliError> {
             Ok(Box::new(node.car(&followed, WalkOptions::default(), Scope::Network)))
         }
     }
-}
-
-/// Writes into a draft beside the file, so that no half CAR ever has its name.
-fn export_to_file(reader: Box<dyn Read>, file: &Path) -> Result<(), CliError> {
-    let mut name = file.file_name().unwrap_or(OsStr::new("car")).to_owned();
-    name.push(".part");
-    let draft = file.with_file_name(name);
-    let named = |error: io::Error| CliError::Failed(format!("{}: {error}", draft.display()));
-    let mut out = File::create(&draft).map_err(named)?;
-    let copied = copy(reader, &mut out, 0, None).and_then(|_| {
-        out.flush().and_then(|()| out.sync_all()).map_err(named)?;
-        fs::rename(&draft, file).map_err(named)
-    });
-    if copied.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    copied
 }

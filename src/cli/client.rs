@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// The bytes of a file from an offset on: status, bytes to come if known, and a reader.
-pub type Bytes = (u16, Option<u64>, Box<dyn Read>);
+/// The bytes of a file: how many come, if that is known, and a reader.
+pub type Bytes = (Option<u64>, Box<dyn Read>);
 
 /// A node that says nothing for so long does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,25 +61,11 @@ impl Client {
     }
 
     fn ask(&self, method: &str, path: &str, content: Content<'_>) -> Result<Response, ApiError> {
-        self.ask_from(method, path, content, 0)
-    }
-
-    /// Asks for the bytes from an offset on.
-    fn ask_from(
-        &self,
-        method: &str,
-        path: &str,
-        content: Content<'_>,
-        from: u64,
-    ) -> Result<Response, ApiError> {
         let url = format!("{}{path}", self.base);
         let url =
             Url::parse(&url).ok_or_else(|| ApiError::new("usage", format!("no URL: {url}")))?;
-        let mut request = Request::new(method, &url)
+        let request = Request::new(method, &url)
             .header("Authorization", format_args!("Bearer {}", self.token));
-        if from > 0 {
-            request = request.header("Range", format_args!("bytes={from}-"));
-        }
         request.send(content).map_err(|error| {
             ApiError::new("unreachable", format!("the node does not answer: {error}"))
         })
@@ -93,16 +79,16 @@ impl Client {
         json(self.ask("GET", path, Content::None)?)
     }
 
-    /// GETs content; the status, the length if known, and the bytes.
+    /// GETs content.
     ///
     /// # Errors
     /// What the node says.
-    pub fn get_content(&self, path: &str, from: u64) -> Result<Bytes, ApiError> {
-        let response = self.ask_from("GET", path, Content::None, from)?;
-        if !matches!(response.status, 200 | 206 | 416) {
+    pub fn get_content(&self, path: &str) -> Result<Bytes, ApiError> {
+        let response = self.ask("GET", path, Content::None)?;
+        if response.status != 200 {
             return Err(api_error(response));
         }
-        Ok((response.status, response.length, Box::new(response)))
+        Ok((response.length, Box::new(response)))
     }
 
     /// POSTs a body and reads JSON.

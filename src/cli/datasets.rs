@@ -1,7 +1,7 @@
 //! Commands on what is stored: get, pin, ls and the like.
 
 use super::{
-    Access, CliError, args::Args, client::Bytes, human, output, progress::Progress,
+    Access, CliError, args::Args, client::Bytes, draft, human, output, progress::Progress,
     settings::Settings,
 };
 use crate::{
@@ -17,8 +17,7 @@ use crate::{
 use barrow_wire::Cid;
 use serde_json::{Value, json};
 use std::{
-    fs::{self, File},
-    io::{self, Read, Seek as _, SeekFrom, Write},
+    io::{self, Read, Write},
     path::Path,
 };
 
@@ -52,49 +51,26 @@ pub(super) fn get(args: &Args, settings: &Settings) -> Result<(), CliError> {
     // Without a store yet, a download makes one: what comes is kept there.
     let access = Access::open(settings, true)?;
     let done = match output.filter(|name| name != "-") {
-        Some(name) => get_to_file(&access, &cid, &path, Path::new(&name)),
-        None => {
-            let (_, total, reader) = content(&access, &cid, &path, 0)?;
+        Some(name) => content(&access, &cid, &path).and_then(|(total, reader)| {
+            draft::save(reader, Path::new(&name), total, &format!("{cid}/{}", path.join("/")))
+        }),
+        None => content(&access, &cid, &path).and_then(|(total, reader)| {
             copy(reader, &mut io::stdout().lock(), 0, total).map(|_| ())
-        }
+        }),
     };
     access.close();
     done
 }
 
-/// Downloads into `NAME.part`, goes on behind what is there, and renames it when it is whole.
-fn get_to_file(access: &Access, cid: &Cid, path: &[String], file: &Path) -> Result<(), CliError> {
-    let mut part_name = file.file_name().unwrap_or_default().to_owned();
-    // The name holds the content's: a part of something else is never gone on with.
-    let tail = cid.to_string();
-    part_name.push(format!(".{}.part", &tail[tail.len() - 8..]));
-    let part = file.with_file_name(part_name);
-    let named = |error: io::Error| CliError::Failed(format!("{}: {error}", part.display()));
-    let mut out = File::options().create(true).append(true).open(&part).map_err(named)?;
-    let from = out.seek(SeekFrom::End(0)).map_err(named)?;
-    let (status, total, reader) = content(access, cid, path, from)?;
-    if from > 0 && status == 200 {
-        return Err(CliError::Failed("the node does not resume; remove the part".into()));
-    }
-    if status != 416 {
-        let written = copy(reader, &mut out, from, total)?;
-        if total.is_some_and(|total| written != total) {
-            return Err(CliError::Failed("cut off; run it again to resume".into()));
-        }
-    }
-    out.sync_all().map_err(named)?;
-    fs::rename(&part, file).map_err(named)
-}
-
-fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Bytes, CliError> {
+/// Opens a file from its first byte. What an earlier run downloaded comes from the store.
+fn content(access: &Access, cid: &Cid, path: &[String]) -> Result<Bytes, CliError> {
     match access {
         Access::Serving(client) => {
             let mut url = format!("/ipfs/{cid}");
             for name in path {
                 url += &format!("/{}", crate::web::http::escape_url(name));
             }
-            let (status, total, reader) = client.get_content(&url, from)?;
-            Ok((status, total, reader))
+            Ok(client.get_content(&url)?)
         }
         Access::Own(node) => {
             let node = node.for_one_download();
@@ -102,13 +78,7 @@ fn content(access: &Access, cid: &Cid, path: &[String], from: u64) -> Result<Byt
             let ResolvedKind::File(size) = resolved.kind else {
                 return Err(CliError::Failed("it is a directory: name a file in it".into()));
             };
-            if from > 0 && from >= size {
-                return Ok((416, Some(0), Box::new(io::empty())));
-            }
-            let mut stream = node.get(&resolved.cid)?;
-            stream.seek_to(from..size);
-            let status = if from > 0 { 206 } else { 200 };
-            Ok((status, Some(size - from), Box::new(stream)))
+            Ok((Some(size), Box::new(node.get(&resolved.cid)?)))
         }
     }
 }

@@ -6,6 +6,7 @@ mod client;
 pub mod completions;
 mod datasets;
 mod demo;
+mod draft;
 pub mod human;
 mod ledger;
 mod logger;

@@ -12,9 +12,12 @@ use crate::{
 };
 use barrow_wire::{Cid, Codec};
 use bytes::Bytes;
+use std::collections::HashSet;
 
 /// Shards of one directory that are read to list it.
 const SHARDS_MAX: usize = 65_536;
+/// Bytes of shards that are read for one listing, of which each costs time to parse.
+const SHARD_BYTES_MAX: usize = 256 << 20;
 
 /// Where a path led.
 #[derive(Clone, Debug)]
@@ -122,19 +125,25 @@ pub fn list(
 ) -> Result<Vec<Link>, GetError> {
     let mut entries = Vec::new();
     let mut todo = vec![*cid];
-    let mut shards = 0;
+    // A shard that several others link to is read once: crafted ones could link to each other so
+    // often that their entries outnumber anything.
+    let mut seen = HashSet::new();
+    let (mut shards, mut bytes) = (0, 0);
     while let Some(cid) = todo.pop() {
-        match Node::parse(&cid, &source.block(&cid)?)? {
+        let block = source.block(&cid)?;
+        bytes += block.len();
+        match Node::parse(&cid, &block)? {
             Node::Directory(links) if shards == 0 => entries = links,
             Node::HamtShard { fanout, links } => {
                 shards += 1;
-                if shards > SHARDS_MAX {
+                if shards > SHARDS_MAX || bytes > SHARD_BYTES_MAX {
                     return Err(UnixFsError::TooLarge.into());
                 }
                 for link in split_shard(fanout, &links) {
                     match link? {
                         Ok(link) => entries.push(link),
-                        Err(shard) => todo.push(shard),
+                        Err(shard) if seen.insert(shard) => todo.push(shard),
+                        Err(_) => {}
                     }
                 }
             }

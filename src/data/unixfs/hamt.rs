@@ -70,13 +70,16 @@ impl HamtCursor {
 /// The links of a shard: `Ok` with the entry's own name, `Err` for a shard below.
 ///
 /// # Errors
-/// [`UnixFsError::BadName`] where a name has no place before it.
+/// [`UnixFsError::BadName`] where a name has no place before it or a link more than the shard has
+/// places for.
 pub fn split_shard(
     fanout: u64,
     links: &[Link],
 ) -> impl Iterator<Item = Result<Result<Link, Cid>, UnixFsError>> + '_ {
     let width = place_name(fanout - 1, fanout).len();
-    links.iter().map(move |link| match link.name.get(width..) {
+    let places = usize::try_from(fanout).unwrap_or(usize::MAX);
+    links.iter().enumerate().map(move |(at, link)| match link.name.get(width..) {
+        _ if at >= places => Err(UnixFsError::BadName),
         Some("") => Ok(Err(link.cid)),
         Some(name) => Ok(Ok(Link { name: name.into(), ..link.clone() })),
         None => Err(UnixFsError::BadName),
