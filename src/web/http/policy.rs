@@ -48,7 +48,8 @@ impl Policy {
         let under = |folders: &[&str]| folders.iter().any(|one| head.target.starts_with(one));
         // Content is the same by whatever address it is reached; a name could be rebound.
         let by_address = reads && under(&["/ipfs/", "/ipns/", "/routing/"]);
-        if !self.knows_host(host) && !(by_address && ip_of(name_of(host).0).is_some()) {
+        let is_known = self.knows_host(host) || by_address && ip_of(name_of(host).0).is_some();
+        if !is_known {
             let message = format!("the name {host:?} is not this node's; see --allow-host");
             return Err((403, "foreign_host", message));
         }
