@@ -431,11 +431,16 @@ fn names_with_line_ends_and_marks_come_back_as_one_safe_header() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(&dir.path().join("node"), &[]);
     let name = "a%0d%0aSet-Cookie:%20x=1%0d%0a%22%5c%2f..%2f%e2%80%ae%00";
-    let put = format!(
-        "POST /api/v1/put?name={name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: text/html\x09; x\r\nContent-Length: 5\r\n\r\nhello"
-    );
-    let got = String::from_utf8(exchange(&node.http, put.as_bytes())).unwrap();
+    let put = |media_type: &str| {
+        let request = format!(
+            "POST /api/v1/put?name={name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: {media_type}\r\nContent-Length: 5\r\n\r\nhello"
+        );
+        String::from_utf8(exchange(&node.http, request.as_bytes())).unwrap()
+    };
+    // A type that is not one well-formed type is refused, and never sent back.
+    assert!(put("text/html\x09; x").starts_with("HTTP/1.1 422"));
+    let got = put("text/html");
     let json: serde_json::Value =
         serde_json::from_str(got.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     let shown = node.get(&format!("/ipfs/{}", json["cid"].as_str().unwrap()));
