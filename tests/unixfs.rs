@@ -43,9 +43,17 @@ impl Read for Keystream {
 fn import(profile: Profile, reader: &mut dyn Read, sink: &mut dyn FnMut(Block)) -> Leaf {
     let (pool, workers) = (Pool::new(16 << 20), workers::start().unwrap());
     let progress = &mut |_| {};
-    Importer { profile, pool: &pool, workers: &workers, sink, leaf: None, progress }
-        .stream(reader)
-        .unwrap()
+    Importer {
+        profile,
+        chunker: profile.chunker(),
+        pool: &pool,
+        workers: &workers,
+        sink,
+        leaf: None,
+        progress,
+    }
+    .stream(reader)
+    .unwrap()
 }
 
 fn cid_of(profile: Profile, seed: &str, bytes: u64) -> String {
@@ -164,8 +172,15 @@ fn a_directory_lists_its_entries_and_an_empty_one_has_ipfs_cid() {
     };
     let profile = Profile::UnixfsV1_2025;
     let progress = &mut |_| {};
-    let mut importer =
-        Importer { profile, pool: &pool, workers: &workers, sink, leaf: None, progress };
+    let mut importer = Importer {
+        profile,
+        chunker: profile.chunker(),
+        pool: &pool,
+        workers: &workers,
+        sink,
+        leaf: None,
+        progress,
+    };
     assert_eq!(
         importer.path(&empty).unwrap().cid.to_string(),
         "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"

@@ -119,6 +119,12 @@ pub const COMMANDS: &[Command] = &[
         example: "barrow put holiday.mp4",
         flags: &[
             flag("profile", "NAME", "unixfs-v1-2025 (default), kubo-default or unixfs-v0-2015"),
+            flag(
+                "chunker",
+                "C",
+                "size-BYTES, buzhash, rabin, rabin-MEAN or rabin-MIN-MEAN-MAX, as kubo cuts",
+            ),
+            flag("wrap", "", "make a directory around it, in which it has its name"),
             flag("name", "N", "a name to keep with it"),
             flag("data", "K", "data shards of a stripe: protect it, with --parity"),
             flag("parity", "M", "parity shards of a stripe: any M of K + M may be lost"),

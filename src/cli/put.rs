@@ -9,7 +9,7 @@ use crate::{
         block_stream,
         import::{ImportError, Importer},
     },
-    data::unixfs::Profile,
+    data::unixfs::{Chunker, Profile},
     erasure::Shape,
     node::{Node, PutOptions, Stored},
     web::http::escape_url,
@@ -37,10 +37,18 @@ pub(super) fn put(args: &Args, settings: &Settings) -> Result<(), CliError> {
             Some(name) => name.parse().map_err(usage)?,
             None => Profile::default(),
         },
+        chunker: match args.last("chunker").map_err(usage)? {
+            Some(text) => Some(text.parse::<Chunker>().map_err(usage)?),
+            None => None,
+        },
+        wrap: args.has("wrap"),
         name: args.last("name").map_err(usage)?.or_else(|| own_name.filter(|_| !stdin)),
         mimetype: None,
         protect: protection(args)?,
     };
+    if options.wrap && options.name.is_none() {
+        return Err(usage("--wrap needs a name for the entry; give one with --name".into()));
+    }
     let metadata = if stdin {
         None
     } else {
@@ -88,7 +96,9 @@ fn query(options: &PutOptions) -> String {
     let protect = options.protect.map_or_else(String::new, |shape| {
         format!("&data={}&parity={}", shape.data(), shape.parity())
     });
-    format!("?profile={}{name}{protect}", options.profile.name())
+    let chunker = options.chunker.map_or_else(String::new, |chunker| format!("&chunker={chunker}"));
+    let wrap = if options.wrap { "&wrap=true" } else { "" };
+    format!("?profile={}{chunker}{wrap}{name}{protect}", options.profile.name())
 }
 
 /// The shape that `--data` and `--parity` name.
@@ -131,10 +141,10 @@ fn stream_tree(
     progress: &mut Progress,
 ) -> Result<Value, CliError> {
     let (pieces, pieces_in) = bounded(PIECES_MAX);
-    let (source, profile) = (source.to_owned(), options.profile);
+    let (source, options_there) = (source.to_owned(), options.clone());
     let builder = std::thread::Builder::new()
         .name("import".into())
-        .spawn(move || build_tree(&source, profile, Pieces(pieces)))?;
+        .spawn(move || build_tree(&source, &options_there, Pieces(pieces)))?;
     let mut reader = PiecesReader { pieces: pieces_in, piece: Vec::new(), at: 0 };
     let mut counted = Counted { reader: &mut reader, progress };
     let stored = client.post(&format!("/api/v1/blocks{}", query(options)), &mut counted);
@@ -144,20 +154,24 @@ fn stream_tree(
     Ok(stored?)
 }
 
-fn build_tree(source: &Path, profile: Profile, mut out: Pieces) -> Result<(), ImportError> {
+fn build_tree(source: &Path, options: &PutOptions, mut out: Pieces) -> Result<(), ImportError> {
     let pool = Pool::new(POOL_BYTES);
     let workers = workers::start().map_err(|_| ImportError::Worker)?;
     // If the node is gone, its answer tells why; the rest is built for nobody.
     let mut sink = |block| drop(block_stream::write_block(&mut out, &block));
     let mut importer = Importer {
-        profile,
+        profile: options.profile,
+        chunker: options.chunker(),
         pool: &pool,
         workers: &workers,
         sink: &mut sink,
         leaf: None,
         progress: &mut |_| {},
     };
-    let root = importer.path(source)?;
+    let mut root = importer.path(source)?;
+    if options.wrap {
+        root = importer.wrap(options.name.clone().unwrap_or_default(), root)?;
+    }
     let _ = block_stream::write_root(&mut out, &root);
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::{
     content::protect::ProtectError,
     data::{
         block::Block,
-        unixfs::{DirectoryBuilder, FileBuilder, Leaf, Profile, UnixFsError, symlink},
+        unixfs::{Chunker, DirectoryBuilder, FileBuilder, Leaf, Profile, UnixFsError, symlink},
     },
 };
 use barrow_wire::Cid;
@@ -90,6 +90,8 @@ pub trait LeafHook {
 pub struct Importer<'a> {
     /// How files become blocks.
     pub profile: Profile,
+    /// Where files are cut.
+    pub chunker: Chunker,
     /// Where chunks are read to.
     pub pool: &'a Pool,
     /// Who hashes.
@@ -112,15 +114,28 @@ impl Importer<'_> {
     pub fn stream(&mut self, reader: &mut dyn Read) -> Result<Leaf, ImportError> {
         let mut builder = FileBuilder::new(self.profile);
         let mut hashing: VecDeque<Receiver<Hashed>> = VecDeque::new();
+        // What was read behind the last cut; nothing where chunks have one size.
+        let mut rest: Vec<u8> = Vec::new();
+        let mut ended = false;
         loop {
-            let chunk_bytes = self.profile.chunk_bytes();
+            let chunk_bytes = self.chunker.bytes_max();
             let mut buffer = self.take_buffer(&mut builder, &mut hashing)?;
-            let len = fill(reader, &mut buffer.as_mut()[..chunk_bytes])
-                .map_err(|error| ImportError::Read(None, error))?;
-            if len == 0 {
+            let window = &mut buffer.as_mut()[..chunk_bytes];
+            window[..rest.len()].copy_from_slice(&rest);
+            let mut filled = rest.len();
+            if !ended {
+                let read = fill(reader, &mut window[filled..])
+                    .map_err(|error| ImportError::Read(None, error))?;
+                (self.progress)(read as u64);
+                filled += read;
+                ended = filled < chunk_bytes;
+            }
+            if filled == 0 {
                 break;
             }
-            (self.progress)(len as u64);
+            let len = self.chunker.cut(&window[..filled]);
+            rest.clear();
+            rest.extend_from_slice(&window[len..filled]);
             let buffer = fitting(self.pool, buffer, len, chunk_bytes);
             let (profile, (done, hashed)) = (self.profile, bounded(1));
             self.workers.spawn(move || {
@@ -131,7 +146,7 @@ impl Importer<'_> {
             if hashing.len() == HASHING_MAX {
                 self.take_hashed(&mut builder, &mut hashing)?;
             }
-            if len < chunk_bytes {
+            if ended && rest.is_empty() {
                 break;
             }
         }
@@ -149,7 +164,7 @@ impl Importer<'_> {
         builder: &mut FileBuilder,
         hashing: &mut VecDeque<Receiver<Hashed>>,
     ) -> Result<Buffer, ImportError> {
-        let chunk_bytes = self.profile.chunk_bytes();
+        let chunk_bytes = self.chunker.bytes_max();
         let is_backed_up = self.leaf.as_ref().is_some_and(|leaf| leaf.is_backed_up());
         if !is_backed_up && let Some(buffer) = self.pool.try_take(chunk_bytes) {
             return Ok(buffer);
@@ -161,6 +176,19 @@ impl Importer<'_> {
             leaf.settle()?;
         }
         Ok(self.pool.take(chunk_bytes))
+    }
+
+    /// Makes a directory that has `entry` as its only one, under this name.
+    ///
+    /// # Errors
+    /// [`ImportError::Unsupported`] if it has no name that an entry may have.
+    pub fn wrap(&mut self, name: String, entry: Leaf) -> Result<Leaf, ImportError> {
+        if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+            return Err(ImportError::Unsupported(name.into()));
+        }
+        let mut builder = DirectoryBuilder::new(self.profile);
+        builder.push(name, entry);
+        Ok(builder.finish(self.sink)?)
     }
 
     fn take_hashed(
@@ -268,6 +296,7 @@ mod tests {
         let mut waiting = Vec::new();
         let mut importer = Importer {
             profile: Profile::default(),
+            chunker: Profile::default().chunker(),
             pool: &pool,
             workers: &Arc::new(workers),
             sink: &mut |block| waiting.push(block),

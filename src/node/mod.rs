@@ -41,7 +41,7 @@ use crate::{
     },
     data::{
         car::{CarWalk, WalkOptions},
-        unixfs::{Leaf, Link, Profile, content_size},
+        unixfs::{Chunker, Leaf, Link, Profile, content_size},
     },
     engine::{Engine, Input},
     erasure::Shape,
@@ -126,12 +126,23 @@ impl From<StoreError> for PutError {
 pub struct PutOptions {
     /// How files become blocks.
     pub profile: Profile,
+    /// Where files are cut; as the profile has it if it is not said.
+    pub chunker: Option<Chunker>,
+    /// Whether a directory is made around it, in which it has its name.
+    pub wrap: bool,
     /// Its file name, if it has one.
     pub name: Option<String>,
     /// Its media type, if it is known.
     pub mimetype: Option<String>,
     /// How it is protected, if at all.
     pub protect: Option<Shape>,
+}
+
+impl PutOptions {
+    /// Where files are cut.
+    pub fn chunker(&self) -> Chunker {
+        self.chunker.unwrap_or_else(|| self.profile.chunker())
+    }
 }
 
 /// What was put.
@@ -317,7 +328,9 @@ impl Node {
         options: PutOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
-        if let Some(shape) = options.protect.filter(|_| options.profile.raw_leaves()) {
+        if let Some(shape) =
+            options.protect.filter(|_| options.profile.raw_leaves() && !options.wrap)
+        {
             return self.put_protected(reader, options, shape, progress);
         }
         self.import(options, progress, |importer| importer.stream(reader))
@@ -333,7 +346,7 @@ impl Node {
         options: PutOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
-        if options.protect.is_some() && path.is_file() {
+        if options.protect.is_some() && path.is_file() && !options.wrap {
             return self.put_file_protected(path, options, progress);
         }
         self.import(options, progress, |importer| importer.path(path))
@@ -345,11 +358,16 @@ impl Node {
         progress: &mut dyn FnMut(u64),
         import: impl FnOnce(&mut Importer<'_>) -> Result<Leaf, ImportError>,
     ) -> Result<Stored, PutError> {
-        let profile = options.profile;
+        let (profile, chunker) = (options.profile, options.chunker());
+        let wrap = options.wrap.then(|| options.name.clone().unwrap_or_default());
         self.store_dataset(options, |sink| {
             let (pool, workers) = (&self.inner.pool, &self.inner.workers);
-            let leaf =
-                import(&mut Importer { profile, pool, workers, sink, leaf: None, progress })?;
+            let mut importer =
+                Importer { profile, chunker, pool, workers, sink, leaf: None, progress };
+            let mut leaf = import(&mut importer)?;
+            if let Some(name) = wrap {
+                leaf = importer.wrap(name, leaf)?;
+            }
             Ok((leaf.cid, leaf.size))
         })
     }

@@ -64,14 +64,15 @@ impl Node {
         shape: Shape,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Stored, PutError> {
-        let profile = options.profile;
+        let (profile, chunker) = (options.profile, options.chunker());
         let (disk, pool, workers) = (&self.inner.disk, &self.inner.pool, &self.inner.workers);
         self.finish_put(options, |dataset| {
             let mut protector = Protector::new(shape, pool, workers);
             let mut sink = |block| disk.put(block, Some(dataset));
             let mut hook = ParityHook { protector: &mut protector, disk, dataset };
             let leaf = Some(&mut hook as &mut dyn LeafHook);
-            let mut importer = Importer { profile, pool, workers, sink: &mut sink, leaf, progress };
+            let sink = &mut sink;
+            let mut importer = Importer { profile, chunker, pool, workers, sink, leaf, progress };
             let file = importer.stream(reader)?;
             if file.size == 0 {
                 // The one leaf of an empty file, which no chunk told of.

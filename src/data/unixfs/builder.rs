@@ -192,6 +192,14 @@ impl DirectoryBuilder {
         self.links.push(Link { cid: entry.cid, name, tsize: entry.tsize });
     }
 
+    /// What the profile takes for the size of the directory's block.
+    fn estimated_bytes(&self, data: &[u8]) -> usize {
+        if self.profile.estimates_links() {
+            return self.links.iter().map(|link| link.name.len() + link.cid.to_bytes().len()).sum();
+        }
+        PbNode::encoded_len(&self.links, data)
+    }
+
     /// Makes the block, or the blocks of a HAMT where one would be too large.
     ///
     /// # Errors
@@ -199,7 +207,7 @@ impl DirectoryBuilder {
     pub fn finish(mut self, emit: &mut dyn FnMut(Block)) -> Result<Built, UnixFsError> {
         self.links.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         let data = PbData { kind: kind::DIRECTORY, ..PbData::default() }.encode(None);
-        if PbNode::encoded_len(&self.links, &data) > DIRECTORY_BYTES_MAX {
+        if self.estimated_bytes(&data) > DIRECTORY_BYTES_MAX {
             let (cid, tsize) = hamt::build(self.profile, self.links, emit)?;
             return Ok(Leaf { cid, size: self.size, tsize });
         }

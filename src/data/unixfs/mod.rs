@@ -3,12 +3,14 @@
 //! Pure: blocks in, blocks out. Sources: ipfs/specs "UnixFS", IPIP-499 (profiles).
 
 mod builder;
+mod chunker;
 mod hamt;
 mod node;
 mod protobuf;
 mod walk;
 
 pub use builder::{Built, DirectoryBuilder, FileBuilder, Leaf, symlink};
+pub use chunker::Chunker;
 pub use hamt::{Found, HamtCursor, split_shard};
 pub use node::{Child, Node, content_size};
 pub use protobuf::Link;
@@ -52,6 +54,20 @@ impl Profile {
             Self::UnixfsV1_2025 | Self::KuboDefault => true,
             Self::UnixfsV0_2015 => false,
         }
+    }
+
+    /// Whether a directory's size is estimated by the bytes of its names and CIDs alone, or is that
+    /// of its block (IPIP-499, "HAMT directory threshold").
+    pub(crate) const fn estimates_links(self) -> bool {
+        match self {
+            Self::UnixfsV1_2025 => false,
+            Self::KuboDefault | Self::UnixfsV0_2015 => true,
+        }
+    }
+
+    /// Cuts files into chunks of the profile's size.
+    pub const fn chunker(self) -> Chunker {
+        Chunker::Size(self.chunk_bytes())
     }
 
     /// The name on the command line.

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     base::config::PeerTarget,
     content::{car_import::CarImportError, fetch::FetchProgress},
-    data::unixfs::Profile,
+    data::unixfs::{Chunker, Profile},
     net::discovery::Source,
     node::{Node, PutError, PutOptions, Stored},
     store::{disk::VerifyReport, local_store::StoreError},
@@ -322,8 +322,14 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
             format!("invalid Content-Type {mimetype:?}; use one type, for example text/plain");
         return error(422, "bad_media_type", &message);
     }
+    let chunker = match request.param("chunker").map(|text| text.parse::<Chunker>()).transpose() {
+        Ok(chunker) => chunker,
+        Err(message) => return error(422, "bad_chunker", &message),
+    };
     let options = PutOptions {
         profile,
+        chunker,
+        wrap: request.param("wrap").is_some_and(|wrap| wrap == "true"),
         name: request.param("name"),
         mimetype,
         protect: match protected::shape(request) {
