@@ -71,8 +71,8 @@ impl Node {
             let mut sink = |block| disk.put(block, Some(dataset));
             let mut hook = ParityHook { protector: &mut protector, disk, dataset };
             let leaf = Some(&mut hook as &mut dyn LeafHook);
-            let sink = &mut sink;
-            let mut importer = Importer { profile, chunker, pool, workers, sink, leaf, progress };
+            let mut importer =
+                Importer { profile, chunker, pool, workers, sink: &mut sink, leaf, progress };
             let file = importer.stream(reader)?;
             if file.size == 0 {
                 // The one leaf of an empty file, which no chunk told of.
