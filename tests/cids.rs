@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by a panic")]
 
 use barrow::{
-    Pool,
+    Block, Cid, Pool,
     base::workers,
-    content::import::Importer,
+    content::{
+        import::{Importer, LeafHook},
+        protect::ProtectError,
+    },
     data::unixfs::{Chunker, DirectoryBuilder, Leaf, Profile, symlink},
 };
 use chacha20::{
@@ -202,6 +205,24 @@ fn input(name: &str) -> Entry {
     }
 }
 
+/// The lengths of a file's chunks.
+struct Lens(Vec<usize>);
+
+impl LeafHook for Lens {
+    fn leaf(&mut self, _: Cid, block: &Block) -> Result<(), ProtectError> {
+        self.0.push(block.len());
+        Ok(())
+    }
+
+    fn is_backed_up(&self) -> bool {
+        false
+    }
+
+    fn settle(&mut self) -> Result<(), ProtectError> {
+        Ok(())
+    }
+}
+
 struct Maker {
     pool: Pool,
     workers: std::sync::Arc<rayon::ThreadPool>,
@@ -213,16 +234,12 @@ impl Maker {
     }
 
     fn file(&self, profile: Profile, chunker: Chunker, mut content: &[u8]) -> (Leaf, Vec<usize>) {
-        let (pool, workers, mut lens) = (&self.pool, &self.workers, Vec::new());
+        let (pool, workers, mut lens) = (&self.pool, &self.workers, Lens(Vec::new()));
         let (sink, progress) = (&mut |_| {}, &mut |_| {});
-        let mut tell = |_, block: &barrow::Block| {
-            lens.push(block.len());
-            Ok(())
-        };
-        let leaf = Some(&mut tell as &mut dyn FnMut(_, &_) -> _);
+        let leaf = Some(&mut lens as &mut dyn LeafHook);
         let mut importer = Importer { profile, chunker, pool, workers, sink, leaf, progress };
         let file = importer.stream(&mut content).unwrap();
-        (file, lens)
+        (file, lens.0)
     }
 
     fn make(&self, profile: Profile, entry: &Entry) -> Leaf {
