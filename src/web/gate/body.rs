@@ -147,12 +147,23 @@ impl Flow {
         }
     }
 
-    /// The client is gone: so is the body, and what it was fetching.
+    /// The client is gone: so is the body, what it was fetching, and what waited for the client.
+    ///
+    /// The chunks have to go here. Whoever waits for room in the budget holds this flow too, and
+    /// would keep them: flows whose clients left while they waited would hold all of the budget
+    /// between them, each waiting for the others, and no body would ever be pulled again.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         if let Some(mut body) = self.body.try_lock() {
             *body = None;
         }
+        self.let_go();
+    }
+
+    /// Drops what is ready. Outside the lock: each chunk that goes wakes who waits for its room.
+    fn let_go(&self) {
+        let chunks = std::mem::take(&mut self.ready.lock().chunks);
+        drop(chunks);
     }
 
     /// Gives back what is ready, and `bytes` taken before that, and pulls no more until something
@@ -199,7 +210,12 @@ impl Flow {
         loop {
             let Some(source) = body.as_mut().filter(|_| !self.closed.load(Ordering::Acquire))
             else {
+                // A chunk may have become ready after it was closed.
                 *body = None;
+                drop(body);
+                if self.closed.load(Ordering::Acquire) {
+                    self.let_go();
+                }
                 return;
             };
             let wanted = self.is_wanted.load(Ordering::Acquire);
@@ -287,5 +303,49 @@ impl Pumps {
             is_parked: AtomicBool::new(false),
             pumps: self.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// Gives chunks for ever.
+    struct Endless;
+
+    impl Body for Endless {
+        fn poll_chunk(&mut self, _: &Waker) -> Poll<Option<Result<Bytes, String>>> {
+            Poll::Ready(Some(Ok(vec![7; 1_024].into())))
+        }
+    }
+
+    fn takes_a_chunk(flow: &Arc<Flow>) -> bool {
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if let Taken::Chunk(_) = flow.take() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    #[test]
+    fn clients_that_leave_while_their_bodies_wait_for_room_keep_none_of_it() {
+        // Room for four chunks: some of these flows have one ready and wait for room for the next.
+        let pumps = Pumps::start(64, 8 * 1_024, Arc::new(|_| {})).unwrap();
+        for _ in 0..50 {
+            let left: Vec<_> = (0..8).map(|conn| pumps.flow(conn, Box::new(Endless))).collect();
+            left.iter().for_each(Flow::schedule);
+            while !pumps.fixed.is_full() {
+                std::thread::yield_now();
+            }
+            left.iter().for_each(|flow| flow.close());
+            drop(left);
+            let stays = pumps.flow(99, Box::new(Endless));
+            assert!(takes_a_chunk(&stays), "no room came back");
+            stays.close();
+        }
     }
 }
