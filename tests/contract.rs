@@ -64,6 +64,8 @@ const PROMISED: &[(&str, &str)] = &[
 const PROMISED_GLOBAL: &str = "config data-dir json";
 /// What the table has beyond the contract, and why.
 const OWN: &[(&str, &str, &str)] = &[
+    ("put", "chunker", "CIDs equal to those of kubo's chunkers"),
+    ("put", "wrap", "a file keeps its name, as with kubo's flag"),
     ("", "help", "every program has it"),
     ("", "log", "levels of the log"),
     ("", "log-format", "for those who collect logs"),

@@ -98,6 +98,16 @@ fn keep(rows: &Rows, store: &str) {
     assert_eq!(stored["cid"], cid);
     let older = rows.line(store, &["put", &film, "--profile", "kubo-default"]);
     assert!(older.starts_with("Qm") || older != cid, "{older}");
+    // The chunks that the profile has anyway.
+    assert_eq!(rows.line(store, &["put", &film, "--chunker", "size-1048576"]), cid);
+    let cut = rows.line(store, &["put", &film, "--chunker", "buzhash"]);
+    assert!(cut != cid && rows.run(store, &["get", &cut]) == bytes);
+    let wrapped = rows.line(store, &["put", &film, "--wrap"]);
+    let name = Path::new(&film).file_name().unwrap().to_str().unwrap();
+    assert!(rows.run(store, &["get", &format!("{wrapped}/{name}")]) == bytes);
+    for added in [&cut, &wrapped] {
+        rows.run(store, &["rm", added]);
+    }
     let piped = rows.fed(store, &["put", "-"], b"hello world");
     let hello = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
     assert_eq!(text(&piped.stdout), format!("{hello}\n"), "{piped:?}");
