@@ -80,7 +80,7 @@ impl Limits {
 /// How a node runs. [`Config::new`] has the defaults of the command line.
 ///
 /// ```
-/// use barrow::config::{Config, Limits, PeerTarget};
+/// use barrow::base::config::{Config, Limits, PeerTarget};
 /// let mut config = Config::new("/srv/barrow");
 /// config.http = None;
 /// config.limits = Limits::SMALL;

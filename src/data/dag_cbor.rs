@@ -20,7 +20,7 @@ const LINK_PREFIX: u8 = 0;
 /// Plain data with links.
 ///
 /// ```
-/// use barrow::dag_cbor::{Map, Value};
+/// use barrow::data::dag_cbor::{Map, Value};
 /// let entries = [("size".to_owned(), Value::Unsigned(11)), ("k".to_owned(), Value::Unsigned(4))];
 /// let value = Value::Map(Map::new(entries).unwrap());
 /// let bytes = value.encode().unwrap();

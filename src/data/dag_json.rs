@@ -12,7 +12,7 @@ pub const BYTES_MAX: usize = 256 << 10;
 /// Reads a block; `None` if it is no DAG-JSON, or more than [`BYTES_MAX`].
 ///
 /// ```
-/// let value = barrow::dag_json::decode(br#"{"a":{"/":"bafkqaaa"}}"#).unwrap();
+/// let value = barrow::data::dag_json::decode(br#"{"a":{"/":"bafkqaaa"}}"#).unwrap();
 /// assert_eq!(value.links(), ["bafkqaaa".parse().unwrap()]);
 /// ```
 pub fn decode(block: &[u8]) -> Option<Value> {

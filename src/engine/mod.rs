@@ -59,8 +59,8 @@ const OUTPUTS_KEPT: usize = 4;
 /// The exchange of one node. A clone goes its own way from there, for tests that try both.
 ///
 /// ```
-/// use barrow::engine::{Engine, EngineConfig, Input, Moment, Output};
-/// let me = barrow::Identity::from_seed([1; 32]).peer_id();
+/// use barrow_engine::{Engine, EngineConfig, Input, Moment, Output};
+/// let me = barrow_wire::Identity::from_seed([1; 32]).peer_id();
 /// let mut engine = Engine::new(EngineConfig::new(me, 7));
 /// let address = "192.0.2.1:4780".parse().unwrap();
 /// let told = Input::Address { address, peer: None, job: None, keep: true };

@@ -66,7 +66,7 @@ pub(super) fn dag_pb_block(
 /// Builds the balanced tree of a file from its leaves.
 ///
 /// ```
-/// use barrow::unixfs::{FileBuilder, Leaf, Profile};
+/// use barrow::data::unixfs::{FileBuilder, Leaf, Profile};
 /// let profile = Profile::UnixfsV1_2025;
 /// let (leaf, _block) = Leaf::of_chunk(profile, b"hello world".to_vec().into()).unwrap();
 /// let mut builder = FileBuilder::new(profile);

@@ -15,7 +15,7 @@ const HASH_BITS: u32 = 64;
 /// Where a name is looked for, shard by shard.
 ///
 /// ```
-/// use barrow::{Cid, unixfs::{Found, HamtCursor, Link}};
+/// use barrow::{Cid, data::unixfs::{Found, HamtCursor, Link}};
 /// let cid: Cid = "bafkqaaa".parse().unwrap();
 /// let mut cursor = HamtCursor::new("1.txt");
 /// assert_eq!(cursor.find(256, &[]).unwrap(), Found::Nothing);

@@ -23,7 +23,7 @@ pub enum Step {
 /// they can be fetched ahead.
 ///
 /// ```
-/// use barrow::{Block, Cid, Codec, unixfs::{FileWalk, Step}};
+/// use barrow::{Block, Cid, Codec, data::unixfs::{FileWalk, Step}};
 /// let block = Block::of(b"hello world".to_vec().into()).unwrap();
 /// let cid = Cid::v1(Codec::Raw, *block.hash());
 /// let mut walk = FileWalk::new(cid, block.data()).unwrap();

@@ -51,7 +51,7 @@ use std::{
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
-/// use barrow::{Block, local_store::{LocalStore, StoreOptions}};
+/// use barrow::{Block, store::local_store::{LocalStore, StoreOptions}};
 /// let mut store = LocalStore::open(dir.path(), StoreOptions::default()).unwrap();
 /// let block = Block::of(b"hello world".to_vec().into()).unwrap();
 /// store.put(&block, None).unwrap();
