@@ -326,10 +326,14 @@ fn put(node: &Node, request: &mut Request<'_>) -> Reply {
         Ok(chunker) => chunker,
         Err(message) => return error(422, "bad_chunker", &message),
     };
+    let wrap = match flag(request, "wrap") {
+        Ok(wrap) => wrap,
+        Err(reply) => return reply,
+    };
     let options = PutOptions {
         profile,
         chunker,
-        wrap: request.param("wrap").is_some_and(|wrap| wrap == "true"),
+        wrap,
         name: request.param("name"),
         mimetype,
         protect: match protected::shape(request) {
