@@ -316,8 +316,8 @@ impl Disk {
                     false => Ok(None),
                 })?;
             let Some(len) = len else { return Ok(Reading::Absent) };
-            // Waited for between two uses of a reader, and not while one is held: whoever has the
-            // memory may need a reader to let go of it.
+            // The wait for memory is between two uses of a reader, and not during one: a thread that
+            // has the memory may need a reader before it can release it.
             let buffer = self.0.pool.take(len);
             self.with_reader(|reader| reader.read_into(hash, buffer))
         };

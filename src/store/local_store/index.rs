@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 
 /// The version of the tables; an index of another one is thrown away and rebuilt.
 const SCHEMA_VERSION: i64 = 4;
-/// The last version before it, whose tables only lack two columns.
+/// The last version before it, in whose tables two columns are missing.
 const SCHEMA_VERSION_BEFORE: i64 = 3;
 /// What makes an index of [`SCHEMA_VERSION_BEFORE`] one of today.
 const UPGRADE: &str = "

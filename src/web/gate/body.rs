@@ -149,7 +149,7 @@ impl Flow {
 
     /// The client is gone: so is the body, what it was fetching, and what waited for the client.
     ///
-    /// The chunks have to go here. Whoever waits for room in the budget holds this flow too, and
+    /// The chunks have to go here. The budget's queue holds this flow while it waits for room, and
     /// would keep them: flows whose clients left while they waited would hold all of the budget
     /// between them, each waiting for the others, and no body would ever be pulled again.
     pub(super) fn close(&self) {
